@@ -130,7 +130,7 @@ class Claims:
     ) -> Reply[list[bool | None]]:
         """Release claims; gives for each whether its release emptied the namespace.
 
-        With each goes the position up to which the id has received the history, "" for none.
+        With each goes how far the id has received the history, an :meth:`entry`, or "".
 
         None for a claim that was not registered: it was released before, taken over, or lost.
 
@@ -140,7 +140,7 @@ class Claims:
             self._keys,
             namespace,
             node=self._identity.node_id,
-            claims=[(id, str(claim), position) for id, claim, position in claims],
+            claims=[(id, str(claim), entry) for id, claim, entry in claims],
         )
         emptied = self._keys.emptied(namespace)
 
@@ -222,24 +222,22 @@ class Claims:
         _, codes = in_time(await self._topology.script(deadline, call))
         return _ASSERTED[codes[0]] is True
 
+    def entry(self, namespace: str, place: Position, user: str | None) -> str:
+        """The position of a member, as it is stored."""
+        return f"{place.stored} {self._histories.reader(namespace, user)}"
+
     async def store_positions(
         self,
         namespace: str,
-        positions: Sequence[tuple[str, Claim, Position, str | None]],
+        positions: Sequence[tuple[str, Claim, str]],
         deadline: float,
     ) -> None:
-        """Store how far members have received the history: id, claim, position, and user."""
+        """Store how far members have received the history: id, claim, and :meth:`entry`."""
         call = history_calls.store_positions(
             self._keys,
             namespace,
             positions=[
-                (
-                    id,
-                    f"{claim.time}:{claim.nonce}",
-                    place.stored,
-                    self._histories.reader(namespace, user),
-                )
-                for id, claim, place, user in positions
+                (id, f"{claim.time}:{claim.nonce}", entry) for id, claim, entry in positions
             ],
         )
         await self._topology.script(deadline, call)

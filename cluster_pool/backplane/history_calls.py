@@ -15,9 +15,9 @@ def read_history(
 
 
 def store_positions(
-    keys: Keys, namespace: str, *, positions: Iterable[tuple[str, str, str, str]]
+    keys: Keys, namespace: str, *, positions: Iterable[tuple[str, str, str]]
 ) -> ScriptCall:
     """Store how far ids have received the history: id, time and nonce of the claim
-    ("time:nonce"), position ("epoch number") and reader."""
+    ("time:nonce"), and position and reader ("epoch number reader")."""
     names = [keys.members(namespace), keys.numbers(keys.channel(namespace))]
     return ScriptCall("store_positions", names, [field for entry in positions for field in entry])

@@ -178,7 +178,7 @@ def release(
     claims: Iterable[tuple[str | bytes, str | bytes, str]],
 ) -> ScriptCall:
     """Release claims: ids, the claims that must be registered for them, and, where it is known, up
-    to which position the id has received the history: "epoch number"."""
+    to which position the id has received the history: "epoch number reader"."""
     names = [
         keys.members(namespace),
         keys.owners(namespace),

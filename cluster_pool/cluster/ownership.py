@@ -91,7 +91,7 @@ class Ownership:
         self._nonces, self.newest, self._ending = itertools.count(1), 0, False
         self.former = FormerClaims(FORMER if verify else 0)
         evict = self._evict
-        self.releases = ReleaseBatcher(topology, claims, accounts.position_of, self._released)
+        self.releases = ReleaseBatcher(topology, claims, accounts.entry_of, self._released)
         self._reassertion = Reassertion(topology, claims, namespaces, table, timing, lease, evict)
         self.restoration = Restoration(topology, self._reassertion, table, lease, timing)
         self._claim_batcher = ClaimBatcher(

@@ -177,8 +177,16 @@ class Accounts:
         account.parked.append(partial(release, member))
         return True
 
+    def entry_of(self, member: Member) -> str:
+        """How far a member has received the history, for its release; "" if unknown."""
+        place = Position.parse(self.position_of(member))
+        return "" if place is None else self._entry(member, place)
+
+    def _entry(self, member: Member, place: Position) -> str:
+        return self._claims.entry(member.namespace, place, member.connection.user)
+
     def position_of(self, member: Member) -> str:
-        """Up to where a member has received the history, for its release; "" if unknown."""
+        """Up to where a member has received the history; "" if unknown."""
         account = self._accounts.get(member.connection)
         place = None if account is None else account.has.get(member)
         if place is None:
@@ -233,7 +241,7 @@ class Accounts:
             account, claim = self._accounts.get(member.connection), member.claim
             place = None if account is None else account.has.get(member)
             if claim is not None and place is not None:
-                entries.append((member.id, claim, place, member.connection.user))
+                entries.append((member.id, claim, self._entry(member, place)))
         try:
             if entries:
                 deadline = deadline_in(self._timeout)

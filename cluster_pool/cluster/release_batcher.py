@@ -31,7 +31,7 @@ class ReleaseBatcher:
     """Releases the claims of memberships.
 
     Args:
-        position_of: gives the position up to which a member has received the history.
+        entry_of: says how far a member has received the history; see :meth:`.Claims.entry`.
         on_released: see :data:`Released`.
     """
 
@@ -39,12 +39,12 @@ class ReleaseBatcher:
         self,
         topology: Topology,
         claims: Claims,
-        position_of: Callable[[Membership[Connection]], str],
+        entry_of: Callable[[Membership[Connection]], str],
         on_released: Released,
     ) -> None:
         self._topology = topology
         self._claims = claims
-        self._position_of = position_of
+        self._entry_of = entry_of
         self._on_released = on_released
         self._latest: Latest[str] = Latest()
         self._waiting: list[Membership[Connection]] = []
@@ -118,8 +118,8 @@ class ReleaseBatcher:
     ) -> Coroutine[Any, Any, None]:
         namespace = batch[0].namespace
         shard = self._topology.of(namespace)
-        position_of = self._position_of
-        claims = [(one.id, one.claim, position_of(one)) for one in batch if one.claim is not None]
+        entry_of = self._entry_of
+        claims = [(one.id, one.claim, entry_of(one)) for one in batch if one.claim is not None]
         try:
             reply = self._claims.release(links, namespace, claims, deadline)
         except Exception:

@@ -45,14 +45,15 @@ class Registry:
         return found
 
     async def release(self, id: str, number: int | None = None) -> None:
-        position = "" if number is None else await self.place(number)
-        one = (id, self.held.pop(id), position)
+        entry = "" if number is None else f"{await self.place(number)} -"
+        one = (id, self.held.pop(id), entry)
         await self.claims.release(self.topology.current, ROOM, [one], deadline_in(20))
 
-    async def store(self, id: str, claim: Claim, number: int, user: str | None = None) -> None:
+    async def store(self, id: str, claim: Claim, number: int) -> None:
         place = Position.parse(await self.place(number))
         assert place is not None
-        await self.claims.store_positions(ROOM, [(id, claim, place, user)], deadline_in(20))
+        entry = self.claims.entry(ROOM, place, None)
+        await self.claims.store_positions(ROOM, [(id, claim, entry)], deadline_in(20))
 
     async def place(self, number: int) -> str:
         return f"{await self.epoch()} {number}"
@@ -105,19 +106,31 @@ async def test_an_id_that_comes_back_finds_its_position(backend: Backend) -> Non
 
 @async_test
 async def test_the_claim_that_was_replaced_is_named(backend: Backend) -> None:
-    """Its owner may know more than what is stored; it can store nothing any more."""
+    """If its owner is heard, which may know more than what is stored; it stores nothing more."""
     async with registry(backend) as one:
         await one.claim("alice")
         former = one.held["alice"]
         await broadcast(one, 3)
-        found = await one.claim("alice")
-        assert found is not None
-        assert found.replaced == str(former)
+        async with backend.listening(one.topology.routed_prefix(ROOM) + "start"):
+            found = await one.claim("alice")
+            assert found is not None
+            assert found.replaced == str(former)
         await one.store("alice", former, 3)
         await one.store("nobody", former, 3)
         assert one.stored() == {"alice": "0 -"}
         await one.store("alice", one.held["alice"], 1)
         assert one.stored() == {"alice": "1 -"}
+
+
+@async_test
+async def test_a_dead_owner_is_not_named(backend: Backend) -> None:
+    """No claim has to wait for it."""
+    async with registry(backend) as one:
+        await one.claim("alice")
+        found = await one.claim("alice")
+        assert found is not None
+        assert found.since is not None
+        assert found.replaced == ""
 
 
 @async_test
@@ -129,10 +142,10 @@ async def test_a_position_is_for_its_user_only(backend: Backend) -> None:
             assert found is not None
             assert (found.since is not None) is comes_back
             await broadcast(one, 1)
-            await one.release("alice", 0)
+            await one.release("alice")
         found = await one.claim("alice")
         assert found is not None
-        assert found.since == Position(await one.epoch(), 0)
+        assert found.since == Position(await one.epoch(), 3)
 
 
 @async_test
@@ -204,14 +217,15 @@ async def test_a_position_of_another_epoch_is_told_and_kept(backend: Backend) ->
 
 
 @async_test
-async def test_nothing_is_stored_without_a_history(backend: Backend) -> None:
-    """Nor is anything found."""
+async def test_a_claim_without_a_history_finds_nothing(backend: Backend) -> None:
+    """And stores nothing; what others store is kept, as Redis may have lost the history."""
     async with registry(backend, recorded=False) as one:
         assert await one.claim("alice") is None
-        await one.claims.store_positions(
-            ROOM, [("alice", one.held["alice"], Position("1", 1), None)], deadline_in(20)
-        )
-        await one.claims.release(
-            one.topology.current, ROOM, [("alice", one.held.pop("alice"), "1 1")], deadline_in(20)
-        )
         assert backend.keys_of("positions") == []
+        entry = [("alice", one.held.pop("alice"), "1 1 -")]
+        await one.claims.release(one.topology.current, ROOM, entry, deadline_in(20))
+        assert one.stored() == {"alice": "1 -"}
+    async with registry(backend) as one:
+        found = await one.claim("alice")
+        assert found is not None
+        assert found.since == Position("1", 1)

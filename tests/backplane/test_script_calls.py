@@ -100,9 +100,7 @@ def calls(spaces: tuple[str, ...]) -> Iterator[ScriptCall]:
         told=[entry("place profile")] * 2,
         claims=[entry("id nonce first_attempt not_after reader")] * 2,
     )
-    yield script_calls.release(
-        KEYS, spaces[0], node="node", claims=[entry("id claim position")] * 2
-    )
+    yield script_calls.release(KEYS, spaces[0], node="node", claims=[entry("id claim entry")] * 2)
     yield script_calls.reap(
         KEYS, spaces[0], **named("incarnation node cursor most extent removal lives_on")
     )
@@ -110,9 +108,7 @@ def calls(spaces: tuple[str, ...]) -> Iterator[ScriptCall]:
     yield script_calls.inform(
         KEYS, spaces[0], **named("not_after node"), updates=[entry("id time nonce profile")] * 2
     )
-    yield history_calls.store_positions(
-        KEYS, spaces[0], positions=[entry("id mark position reader")] * 2
-    )
+    yield history_calls.store_positions(KEYS, spaces[0], positions=[entry("id mark entry")] * 2)
     yield history_calls.read_history(KEYS, spaces[0], **named("start newest_first most most_bytes"))
     yield script_calls.assert_claims(
         KEYS,

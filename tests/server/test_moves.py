@@ -1,74 +1,16 @@
 """Plain clients that move from node to node while messages are sent to them get every one."""
 
 import asyncio
-import contextlib
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
 
-from cluster_pool import ClusterPool, History, SendResult
-from cluster_pool.server.node import NodeServer
+from cluster_pool import ClusterPool, SendResult
 from tests.server.framing import node
+from tests.server.moving import ROOM, ROOMS, Mover, Sender
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
-
-ROOM = "room:7"
-ROOMS = {"room:*": History(replay_targeted_without_user=True)}
-
-
-class Mover:
-    """A plain client that comes back at once, each time to the next node."""
-
-    def __init__(self, id: str, servers: list[NodeServer]) -> None:
-        self.id = id
-        self.got: list[str] = []
-        self.moves = 0
-        self._servers = servers
-        self._over = False
-        self._socket: Any = None
-        self._task = asyncio.create_task(self._run())
-
-    async def _run(self) -> None:
-        while not self._over:
-            server = self._servers[self.moves % len(self._servers)]
-            uri = f"ws://127.0.0.1:{server.port}/ws/{ROOM}?id={self.id}"
-            with contextlib.suppress(ConnectionClosed):
-                async with connect(uri) as self._socket:
-                    async for message in self._socket:
-                        self.got.append(message)
-            self.moves += 1
-
-    async def end(self) -> None:
-        """Go for good."""
-        self._over = True
-        await self._socket.close()
-        await self._task
-
-
-class Sender:
-    """Sends numbered messages, one after another."""
-
-    def __init__(self, send: Callable[[str], Any]) -> None:
-        self.sent = 0
-        self._over = False
-        self._send = send
-        self._task = asyncio.create_task(self._run())
-
-    async def _run(self) -> None:
-        while not self._over:
-            self.sent += 1
-            await self._send(str(self.sent))
-            await asyncio.sleep(0.002)
-
-    async def end(self) -> list[str]:
-        """Send no more; gives all that was sent."""
-        self._over = True
-        await self._task
-        return [str(number) for number in range(1, self.sent + 1)]
 
 
 async def keep_moving(pool: ClusterPool, movers: list[Mover], moves: int) -> None:

@@ -54,9 +54,19 @@ local function age_of(numbers)
   if age and age <= DAY * 1000 then return age end
 end
 
+-- Whether the start of a claim, which was replaced, is heard: nobody waits for a node that was killed.
+local function is_heard(numbers, claim)
+  local sharded = PUBLISH == 'SPUBLISH'
+  local stem = sharded and string.sub(numbers, 1, -8) or string.match(numbers, '^[^{]*') .. '{~}:'
+  local channel = stem .. 'start:' .. string.match(claim, '^[^.]*')
+  local counts = redis.pcall('PUBSUB', sharded and 'SHARDNUMSUB' or 'NUMSUB', channel)
+  return counts.err or counts[2] > 0
+end
+
 -- Notes the claims at the places `won`. An id that comes back keeps its position, unless it was that of another
--- reader; any other one begins at the last message, which has the place `epoch`, `last`. Returns by the places "epoch last"; behind it the "epoch number" that was stored; and
--- behind that the claim that was `replaced`.
+-- reader; any other one begins at the last message, which has the place `epoch`, `last`. Returns by the places
+-- "epoch last"; behind it the "epoch number" that was stored; and behind that the claim that was `replaced`,
+-- if its owner may know a later one.
 local function claim(numbers, claims, won, replaced, epoch, last)
   local ids, readers, own = column(claims, 1), column(claims, 5), {}
   local fields, resumptions, now_here = {}, {}, epoch .. ' ' .. digits(last)
@@ -67,7 +77,10 @@ local function claim(numbers, claims, won, replaced, epoch, last)
     resumptions[i] = now_here
     if stored_epoch and (reader == readers[i] or #reader == 1 and #readers[i] == 1) then
       local there = stored_epoch .. ' ' .. digits(stored)
-      resumptions[i] = now_here .. ' ' .. there .. (replaced[i] and ' ' .. replaced[i] or '')
+      resumptions[i] = now_here .. ' ' .. there
+      if replaced[i] and is_heard(numbers, replaced[i]) then
+        resumptions[i] = resumptions[i] .. ' ' .. replaced[i]
+      end
       here = there
     end
     fields[#fields + 1] = ids[i]
@@ -77,21 +90,10 @@ local function claim(numbers, claims, won, replaced, epoch, last)
   return resumptions
 end
 
--- Stores positions, each {id, "epoch number", reader}. Without a reader, one for whom nothing is stored gets
--- nothing.
-local function store(numbers, positions)
-  local age, ids, fields = age_of(numbers), {}, {}
-  if not age then return end
-  for i, one in ipairs(positions) do ids[i] = one[1] end
-  for i, entry in ipairs(read(numbers, ids)) do
-    local _, _, reader = parse_entry(entry)
-    reader = positions[i][3] or reader
-    if reader then
-      fields[#fields + 1] = ids[i]
-      fields[#fields + 1] = positions[i][2] .. ' ' .. reader
-    end
-  end
-  write(numbers, age, fields)
+-- Stores positions: ids and entries. Also where no history is recorded: Redis may have lost that, and the
+-- next claim is to learn that something is lost.
+local function store(numbers, fields)
+  write(numbers, age_of(numbers) or 0, fields)
 end
 
 return {claim = claim, store = store, read = read, parse = parse_entry}

@@ -11,8 +11,8 @@ local numbers = KEYS[4] -- of the namespace's channel, which may have no subscri
 local profiles = KEYS[5]
 local events_channel = ARGV[1]
 local node = ARGV[2]
-local claims = list(ARGV, 3, 3) -- id, claim, position
--- position: "epoch number" up to which the id has received the history; "" if that is not known
+local claims = list(ARGV, 3, 3) -- id, claim, entry
+-- entry: up to where the id has received the history, see positions.lua; "" if that is not known
 
 local registered = redis.call('HMGET', members, unpack(column(claims, 1)))
 local remembered = redis.call('EXISTS', emptied_key) == 1
@@ -28,15 +28,18 @@ local gone, gone_claims = {}, {}
 local changes = {}
 local events = {}
 local last, last_claim
-local parked = {} -- ids and positions
-for i, id, claim, position in each(claims) do
+local parked = {} -- ids and entries
+for i, id, claim, entry in each(claims) do
   local standing = registered[i]
   if standing == claim or standing and token(claim) and token(standing) == token(claim) then
     gone[#gone + 1] = id
     gone_claims[#gone] = standing
     codes[i] = RELEASED
     last, last_claim = i, claim
-    if position ~= '' then parked[#parked + 1] = {id, position} end
+    if entry ~= '' then
+      parked[#parked + 1] = id
+      parked[#parked + 1] = entry
+    end
   elseif remembered and redis.call('HEXISTS', emptied_key, claim) == 1 then
     codes[i] = EMPTIED
   else
