@@ -58,7 +58,6 @@ class Tail:
         self.begins = begins
         self._past = past
         self._numbers = [one.number for one in past]
-        self._numbers = [one.number for one in past]
 
     def after(self, since: Position, reader: Reader) -> list[Outgoing] | None:
         """The messages for a reader behind a position; None if one of them may be missing."""
