@@ -19,6 +19,7 @@ class Page(NamedTuple):
         now: the time of Redis in ms.
         entries: those of its epoch that can be read, in the order asked for.
         more: where the next page begins; None if this is the last one.
+        number: of the last broadcast; what is targeted at members has positions, too.
     """
 
     position: Position
@@ -26,6 +27,7 @@ class Page(NamedTuple):
     now: int
     entries: list[Entry]
     more: str | None
+    number: int = 0
 
     def is_held(self, entry: Entry, number: int) -> bool:
         """Whether the message with a number is within the bounds, which the stream exceeds."""
@@ -37,10 +39,10 @@ class Page(NamedTuple):
 
 def page_in(reply: list[Any]) -> Page:
     """The page in a reply of ``read_history.lua``."""
-    epoch, number, bounds, now, entries, more = reply
-    position = Position(epoch.decode(), int(number or 0))
+    epoch, last, number, bounds, now, entries, more = reply
+    position = Position(epoch.decode(), int(last or 0))
     history = bounds_in(bounds) if bounds else UNRECORDED
     read = [Entry.read(id, fields) for id, fields in entries]
     own = [one for one in read if one is not None and one.header.counter_epoch == position.epoch]
     following = f"({entries[-1][0].decode()}" if more and entries else None
-    return Page(position, history, now, own, following)
+    return Page(position, history, now, own, following, int(number or 0))

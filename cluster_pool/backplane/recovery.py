@@ -62,7 +62,7 @@ class _Waiting:
         lost: messages that have left the history.
         exact: whether that is exact.
         since: the time of Redis in ms.
-        until: the position at which the history stood when it was subscribed again.
+        until: the number at which the channel stood when it was subscribed again.
     """
 
     __slots__ = ("dropped", "exact", "held", "lost", "overflowed", "place", "since", "until")
@@ -200,8 +200,9 @@ class Recovery:
                 one.place = _before(one.held, Place(epoch or NO_COUNTER, number, position))
             self._release(channel)
             return False
-        one.place, one.until, one.dropped = Place(epoch, number, start), position, 0
-        if not one.overflowed and (start == position or _follows(one)) and self._fits(one):
+        heard = one.place.number if epoch == one.place.epoch else 0
+        one.place, one.until, one.dropped = Place(epoch, heard, start), number, 0
+        if not one.overflowed and (number == heard or _follows(one)) and self._fits(one):
             self._release(channel)
         else:
             self._due.append(channel)
@@ -259,7 +260,7 @@ class Recovery:
                 await self._put_entry(channel, one, entry)
             following = page.more
             if following is None:
-                self._come_to(one, page.position.number)
+                self._come_to(one, page.number, page.position.number)
                 await self._put_held(channel, one)
                 closed = not one.overflowed
         if self._waiting.get(channel) is one:
@@ -288,9 +289,7 @@ class Recovery:
         if self._context.sealed and entry.time < one.since - OLDEST_MS:
             return  # recorded anew by somebody who does not know the secret
         if entry.targeted:  # it came over the channel of a start, or is missed there
-            if header.position > (one.place.position or 0):
-                self._come_to(one, header.position - header.messages)
-                one.place = one.place._replace(position=header.position)
+            self._come_to(one, 0, header.position)
             return
         heard = Heard(
             channel,
@@ -311,7 +310,7 @@ class Recovery:
             return  # the channel is heard elsewhere by now, or no more
         self._inbox.put(heard, control=True)
         self._context.counters.recovered += header.messages
-        self._come_to(one, header.position - header.messages)
+        self._come_to(one, header.number - header.messages, 0)
         one.place = Place(header.counter_epoch, header.number, header.position)
 
     def _is_wanted(self, one: _Waiting, heard: Heard) -> bool:
@@ -332,12 +331,12 @@ class Recovery:
             self._bytes -= heard.size
             one.held.popleft()
 
-    def _come_to(self, one: _Waiting, position: int) -> None:
-        """All messages up to a position that were not read have left the history."""
-        lost = position - (one.place.position or 0)
-        if lost > 0:
-            one.lost += lost
-            one.place = one.place._replace(position=position)
+    def _come_to(self, one: _Waiting, number: int, position: int) -> None:
+        """All that has a lower number or position, and was not read, has left the history."""
+        place = one.place
+        one.lost += max(0, number - place.number)
+        number, position = max(number, place.number), max(position, place.position or 0)
+        one.place = Place(place.epoch, number, position)
 
 
 def _start(place: Place, counter: Counter) -> int | None:
@@ -363,11 +362,11 @@ def _follows(one: _Waiting) -> bool:
     if not one.held or one.overflowed:
         return False
     first = one.held[0]
-    return first.epoch == one.place.epoch and first.position - first.messages == one.place.position
+    return first.epoch == one.place.epoch and first.number - first.messages == one.place.number
 
 
 def _unread(one: _Waiting) -> int:
-    """How many messages are known to lie between its place and what is held."""
+    """How many broadcasts are known to lie between its place and what is held."""
     first = next((heard for heard in one.held if heard.position), None)
-    known = one.until if first is None else min(one.until, first.position - first.messages)
-    return max(0, known - (one.place.position or 0))
+    known = one.until if first is None else min(one.until, first.number - first.messages)
+    return max(0, known - one.place.number)

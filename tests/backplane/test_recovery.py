@@ -66,7 +66,8 @@ class History:
             for one in left[: self.page]
         ]
         more = int(len(left) > self.page)
-        return [self.epoch.encode(), str(self.last).encode(), b"9 9000 9", 9, entries, more]
+        last = str(self.last).encode()
+        return [self.epoch.encode(), last, last, b"9 9000 9", 9, entries, more]
 
 
 def receiver_at(position: int, **limits: Any) -> Receiver:

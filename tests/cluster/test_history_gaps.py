@@ -192,6 +192,43 @@ async def test_messages_that_have_left_the_history_are_a_gap(own_server: RedisSe
         assert all(gap.exact for gap in gaps)
 
 
+@async_test
+async def test_messages_to_single_members_are_in_no_gap(own_server: RedisServer) -> None:
+    """They are recorded beside the broadcasts, and were heard elsewhere: whether the history still
+    has them or not, only broadcasts that have left it are counted."""
+    rules = {"room:*": History(messages=16)}
+    async with (
+        own_server.network() as proxy,
+        Pool(proxy.url, node_id="far", timing=FAST, history=rules) as far,
+        Publisher(own_server.url) as publisher,
+    ):
+        gaps = gaps_of(far)
+        alice = await far.host("room:7", "alice", user="42")
+        await publisher.broadcast_message("room:7", "0")
+        for number in range(1, 51):
+            await publisher.send("room:7", "alice", str(number))
+        await alice.wait_sent(51)
+        await proxy.refuse()
+        await proxy.accept()
+        await eventually(lambda: far.counters.generations > 1 and far.ready, 30)
+        for number in (51, 52):
+            await publisher.broadcast_message("room:7", str(number))
+        await alice.wait_sent(53)
+        assert gaps == []
+        for number in range(53, 103):
+            await publisher.send("room:7", "alice", str(number))
+        await alice.wait_sent(103)
+        await proxy.refuse()
+        for number in range(103, 143):
+            await publisher.broadcast_message("room:7", str(number))
+        await proxy.accept()
+        await eventually(lambda: alice.sent[-1] == "142", 30)
+        got = numbers_in(alice)
+        await eventually(lambda: gaps, 20)
+        assert missed(gaps, "room:7") == 143 - len(got)
+        assert all(gap.exact for gap in gaps)
+
+
 @pytest.mark.parametrize("harm", ["stream", "numbers"])
 @async_test
 async def test_a_history_that_is_gone_is_a_gap(own_server: RedisServer, harm: str) -> None:

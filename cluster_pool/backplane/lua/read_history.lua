@@ -1,7 +1,8 @@
 -- Reads a page of a history: entries from an id on, or from it back.
--- Reply {epoch, position, bounds, now, entries, more}: the position of the last message and its epoch, ""
---       for both if none is recorded; messages, age in ms and bytes of its setting; the time in ms; for
---       each entry its id and fields; 1 if there may be more entries, else 0
+-- Reply {epoch, position, number, bounds, now, entries, more}: the position of the last message, its epoch,
+--       and the number of the last broadcast, "" for all if none is recorded; messages, age in ms and bytes
+--       of its setting; the time in ms; for each entry its id and fields; 1 if there may be more entries,
+--       else 0
 
 local numbers = KEYS[1]
 local history_key = KEYS[2]
@@ -13,7 +14,7 @@ local most_bytes = tonumber(ARGV[4])
 local epoch, place = place_in(redis.call('HGET', numbers, 'epoch'))
 local setting = epoch and make_history(redis, server, mended).setting_of(numbers)
 local now = math.floor(now_us() / 1000)
-if not setting then return {'', '', '', now, {}, 0} end
+if not setting then return {'', '', '', '', now, {}, 0} end
 
 -- An entry's bytes.
 local function bytes_of(entry)
@@ -41,4 +42,5 @@ while #entries < most and size < most_bytes do
   step = math.max(1, math.min(4 * step, math.floor((most_bytes - size) / largest)))
 end
 local bounds = digits(setting.messages) .. ' ' .. digits(setting.age) .. ' ' .. digits(setting.bytes)
-return {epoch, digits(place[1]), bounds, now, entries, more}
+local number = counted(redis.call('HGET', numbers, 'last')) or '0'
+return {epoch, digits(place[1]), number, bounds, now, entries, more}
