@@ -174,7 +174,8 @@ class Receiver:
         """A channel was subscribed, while its counter stood there."""
         if channel not in self.events:
             if counter.epoch != UNREADABLE:
-                self.recovery.begin(channel, counter)
+                first = not self.numbers.has_begun(channel)
+                self.recovery.begin(channel, counter, first=first)
             self.numbers.begin(channel, counter.epoch or NO_COUNTER, counter.number)
         elif counter.epoch != UNREADABLE:
             self._event_numbers.begin(channel, counter.epoch, counter.number)

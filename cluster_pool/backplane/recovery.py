@@ -46,6 +46,10 @@ class Place(NamedTuple):
         """Whether a message came before it, or is the one there."""
         return bool(heard.position) and self.has_position(heard.epoch, heard.position)
 
+    def is_behind(self, other: "Place") -> bool:
+        """Whether it comes after another one."""
+        return (int(self.epoch or 0), self.number) > (int(other.epoch or 0), other.number)
+
     def has_position(self, epoch: str, position: int) -> bool:
         """The same of the message with a position."""
         return self.epoch == epoch and position <= (self.position or 0)
@@ -108,14 +112,21 @@ class Recovery:
 
     # -- what is heard ---------------------------------------------------------------------
 
-    def begin(self, channel: str, counter: Counter) -> None:
-        """A channel was subscribed, while its counter stood there."""
+    def begin(self, channel: str, counter: Counter, *, first: bool = False) -> None:
+        """A channel was subscribed, while its counter stood there.
+
+        Args:
+            first: whether nobody here is owed what was published before; else what was heard of it
+                tells its place.
+        """
         if channel[-1:] != "}":  # not of a namespace
             return
         namespace = channel[self._namespace]
         if counter.position is not None or self._context.histories.of(namespace) is not None:
             place = Place(counter.epoch or NO_COUNTER, counter.number, counter.position)
-            self._places.setdefault(channel, place)
+            early = self._places.setdefault(channel, place)
+            if first and place.is_behind(early):
+                self._places[channel] = place
 
     def reached(self, heard: Heard) -> None:
         """Messages are in the inbox that have a position, or are of a channel that had one; a plain

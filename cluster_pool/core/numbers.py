@@ -306,6 +306,10 @@ class Numbers:
         if _place((epoch, number)) > _place(self._last.get(channel, (NO_COUNTER, 0))):
             self._last[channel] = (epoch, number)
 
+    def has_begun(self, channel: str) -> bool:
+        """Whether it is known where counting began."""
+        return self._last.get(channel, UNKNOWN) != UNKNOWN
+
     def begin(self, channel: str, epoch: str, number: int) -> None:
         """A new subscription: counting begins behind ``number``.
 
@@ -313,7 +317,7 @@ class Numbers:
         and 0 counting begins behind the first message.
         """
         early = self._early.pop(channel, None)
-        if self._last.get(channel, UNKNOWN) != UNKNOWN:
+        if self.has_begun(channel):
             return
         mark = (epoch, number)
         self._last[channel] = mark if early is None else max(early, mark, key=_place)

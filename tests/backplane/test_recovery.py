@@ -117,6 +117,32 @@ async def test_messages_that_lie_between_are_read_and_come_first() -> None:
 
 
 @async_test
+async def test_messages_from_before_a_subscription_are_not_missed() -> None:
+    """One that was heard too early was of an earlier subscription; nobody here is owed the next."""
+    receiver = Receiver(context_of())
+    receiver.hear(CHANNEL, envelope(3))
+    receiver.begin(CHANNEL, counter(9))
+    interrupt(receiver)
+    receiver.resubscribed(CHANNEL, counter(9), SAME, 0)
+    assert texts(receiver) == [3]
+    receiver.hear(CHANNEL, envelope(10))
+    receiver.begin(CHANNEL, counter(11))
+    receiver.hear(CHANNEL, envelope(11))
+    assert texts(receiver) == [10, 11]
+    interrupt(receiver)
+    receiver.resubscribed(CHANNEL, counter(12), SAME, 0)
+    await read(receiver, History(1, 2, 3, last=12))
+    assert missed(receiver) == (1, True)
+    receiver.forget(CHANNEL)
+    receiver.hear(CHANNEL, envelope(14))
+    receiver.begin(CHANNEL, counter(13))
+    interrupt(receiver)
+    receiver.resubscribed(CHANNEL, counter(14), SAME, 0)
+    receiver.hear(CHANNEL, envelope(15))
+    assert texts(receiver) == [14, 15]
+
+
+@async_test
 async def test_nothing_is_read_where_nothing_was_missed() -> None:
     """The counter stands where it stood, or the first message that was heard is the next one."""
     receiver = receiver_at(2)
