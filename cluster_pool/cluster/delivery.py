@@ -102,21 +102,16 @@ class Delivery:
 
     def hand_out(self, run: Run, early: bool) -> None:
         """Deliver messages to one member each; without a connection they count as undelivered."""
-        find = self._ownership.find
+        find, takes = self._ownership.find, self._rewinds.takes
         for claim, item, message in run:
             membership = find(item[1], item[2], claim)
             _, epoch, number = message.source or ("", "", 0)
             if membership is None:
                 self._counters.undelivered += 1
-            elif not epoch or not self._had(membership, Position(epoch, number)):
+            elif not (epoch and takes(membership, Position(epoch, number), message)):
                 deliver(membership.connection, message)
             if epoch and not early:
                 self.reached(item[1], epoch, number)
-
-    def _had(self, membership: Membership[Connection], place: Position) -> bool:
-        """Whether a newcomer has got a message from the history already."""
-        namespace, rewinds = membership.namespace, self._rewinds
-        return rewinds.meets(namespace) and membership.id in rewinds.meet(namespace, place)
 
     def reached(self, namespace: str, epoch: str, number: int) -> None:
         """All in the history of a namespace up to here was given to the members here."""
@@ -202,7 +197,7 @@ class Delivery:
         message = message_of(kind, item[3], (item[1], *mark))
         if membership is None or connection is None:
             return SendResult.ABSENT
-        had = mark[1] and self._had(membership, Position(*mark))
+        had = mark[1] and self._rewinds.takes(membership, Position(*mark), message)
         result = SendResult.DELIVERED if had else deliver(connection, message)
         waits = receipt is not None and bool(result) and receipt.await_of(connection)
         if result and item[4]:
@@ -291,8 +286,15 @@ class Delivery:
             await self._remote_joins.remove_all(namespace, later)
         elif kind in MESSAGES or kind in EXCEPT or kind in FROM:
             message, ids, users = _broadcast_of(item, source)
-            if recorded:
-                later = (*later, *self._rewinds.meet(namespace, Position(*source[1:])))
+            if recorded and self._rewinds.meets(namespace):
+                left_out = {*ids, *later}
+                taken = self._rewinds.meet(
+                    namespace,
+                    Position(*source[1:]),
+                    message,
+                    lambda one: one.id not in left_out and one.connection.user not in users,
+                )
+                later = (*later, *taken)
             await self._table.broadcast(namespace, message, frozenset((*ids, *later)), users)
         elif kind == envelope.TAKEN:
             claim = Claim.parse(item[2])

@@ -57,7 +57,9 @@ class Joins:
         table: ConnectionTable,
         ownership: Ownership,
         admission: Admission,
+        rejoins: Rejoins,
     ) -> None:
+        self._rejoins = rejoins
         self._deadline = backplane.deadline
         self._topology = backplane.topology
         self._claims = backplane.claims
@@ -73,7 +75,7 @@ class Joins:
         id: str | None,
         on_conflict: str | None,
         timeout: float | None,
-    ) -> None:
+    ) -> bool | None:
         """Make a connection a member of one more namespace; see :meth:`.Connection.join`."""
         deadline = self._deadline(timeout)
         takeover: bool | None = self._admission.takeover(on_conflict)
@@ -87,14 +89,16 @@ class Joins:
                 await self._departed(connection, namespace, deadline)
                 coming = sum(one.claiming for one in self._turns[connection].values())
                 if self._table.check_join(joined, coming):
-                    return
+                    return None
                 self._admission.check_open()
                 turn.claiming = True
-                await self._ownership.claim(joined, takeover=takeover, deadline=deadline)
+                claim = self._ownership.claim(joined, takeover=takeover, deadline=deadline)
+                recovered = await self._rejoins.join(joined, claim)
         except BaseException as error:
             log.debug("not joined: %r, %s: %r", connection, shown(namespace), error)
             raise
         log.debug("joined: %r, %s", connection, shown(namespace))
+        return recovered
 
     async def _departed(self, connection: Connection, namespace: str, deadline: float) -> None:
         """Wait for the end of an earlier membership that departs from the namespace."""

@@ -36,6 +36,7 @@ from cluster_pool.cluster.positions import Accounts
 from cluster_pool.cluster.reaper import Reaper
 from cluster_pool.cluster.reconciler import Reconciler
 from cluster_pool.cluster.recordings import Recordings
+from cluster_pool.cluster.rejoins import Rejoins
 from cluster_pool.cluster.remote_joins import RemoteJoins
 from cluster_pool.cluster.replies import Answers, Replies
 from cluster_pool.cluster.revocations import RevocationReader
@@ -106,14 +107,15 @@ class Node:
         self.reaper, self.reconciler = self._repairs()
         self.drains = DrainController(backplane, self.life, table, ownership, lease, headroom)
         self.admission = Admission(backplane, self.life, table, ownership, hooks, limit, takeover)
-        self.joins = Joins(backplane, table, ownership, self.admission)
+        self.histories = HistoryReading(backplane)
+        self.rewinds = Rewinds(backplane, table, self.histories, self.accounts)
+        rejoins = Rejoins(backplane, self.rewinds, self.accounts)
+        self.joins = Joins(backplane, table, ownership, self.admission, rejoins)
         self.remote_joins = RemoteJoins(table, ownership, self.joins, hooks, timing)
         shortcut = LocalShortcut(self.life, table, lease, shard, backplane.outbound, self.accounts)
         self.sending = Sending(backplane, self.replies, shortcut)
         self.people = People(backplane, self.sending)
         self.directory = ClusterDirectory(backplane, self.watchers)
-        self.histories = HistoryReading(backplane)
-        self.rewinds = Rewinds(backplane, table, self.histories, self.accounts)
         self.orders = NodeOrders(backplane, self.replies, self.drains)
         self.revoking = Revoking(backplane, self.orders, self.revocations)
         self.dispatcher = self._dispatcher()
@@ -330,12 +332,12 @@ class Node:
         """A connection of this node began to close, for any reason."""
         log.debug("leaves: %r, %s %s", connection, connection.close_code, connection.close_reason)
         self.expiries.forget(connection)
-        self.rewinds.forget(connection)
         for membership in self.table.memberships_of(connection):
+            self.rewinds.forget(membership)
             self.ownership.release(membership)
 
-    async def _join(self, *arguments: Any) -> None:
-        await self.joins.join(*arguments)
+    async def _join(self, *arguments: Any) -> bool | None:
+        return await self.joins.join(*arguments)
 
     async def _inform(self, connection: Connection, namespace: str, timeout: float | None) -> None:
         await self.joins.inform(connection, namespace, timeout)

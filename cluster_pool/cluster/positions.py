@@ -70,8 +70,6 @@ class Accounts:
             account = self._accounts[connection] = MemberAccount(self._reached, self._changed)
             keep_account(connection, account)
         account.has[member] = found.since or found.last
-        if not member.home:  # it gets nothing of the past
-            account.has[member] = account.bases[member] = found.last
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="cluster_pool positions")
 

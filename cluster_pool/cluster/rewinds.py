@@ -7,11 +7,13 @@ from the outbox it is removed, and what is still on its way is not delivered to 
 """
 
 import contextlib
+from collections.abc import Callable
 
 from cluster_pool.backplane.backplane import Backplane
 from cluster_pool.cluster.admission import Admission
 from cluster_pool.cluster.handovers import Handovers
 from cluster_pool.cluster.histories import HistoryReading
+from cluster_pool.cluster.member_accounts import Member
 from cluster_pool.cluster.positions import Accounts
 from cluster_pool.cluster.tails import Tails
 from cluster_pool.core.config import COUNTLESS
@@ -22,6 +24,34 @@ from cluster_pool.local.connection import Connection
 from cluster_pool.local.handshake import hold_again, release_hold
 from cluster_pool.local.outbox import put_ahead
 from cluster_pool.local.table import ConnectionTable
+
+
+class Hold:
+    """What is live for a member, until the messages of the past lie ahead of it.
+
+    Attributes:
+        floor: the position up to which it has everything; None until that is known.
+        overflowed: more was live than fits into ``limit`` bytes, and is not here.
+    """
+
+    __slots__ = ("_limit", "_size", "floor", "member", "messages", "overflowed")
+
+    def __init__(self, member: Member, limit: int) -> None:
+        self.member = member
+        self.messages: list[tuple[Position, Outgoing]] = []
+        self.floor: Position | None = None
+        self.overflowed = False
+        self._limit = limit
+        self._size = 0
+
+    def put(self, place: Position, message: Outgoing) -> None:
+        """Keep a message."""
+        self._size += message.size
+        if self._size > self._limit:
+            self.overflowed = True
+            self.messages.clear()
+        if not self.overflowed:
+            self.messages.append((place, message))
 
 
 class Rewinds:
@@ -46,8 +76,9 @@ class Rewinds:
         self._tails = Tails(backplane, histories)
         self._accounts = accounts
         self.handovers = Handovers(backplane.identity.start, accounts, backplane.outbound)
-        self._open: dict[str, dict[Connection, Position]] = {}
+        self._open: dict[str, dict[Member, Position]] = {}
         """Newcomers with messages of the past, and the positions up to which they have all."""
+        self._holds: dict[str, dict[Member, Hold]] = {}
 
     async def admit(
         self,
@@ -88,15 +119,6 @@ class Rewinds:
                 await admission.leave(connection, None, None)
             raise
 
-    def forget(self, connection: Connection) -> None:
-        """A connection closes: nothing live may ever come in its namespace."""
-        rewinds = self._open.get(connection.namespace)
-        if rewinds is None:
-            return
-        rewinds.pop(connection, None)
-        if not rewinds:
-            del self._open[connection.namespace]
-
     async def _replay(self, connection: Connection, found: Resumption, last: int) -> None:
         """Put the messages of the past ahead of what the outbox holds; its claim was won.
 
@@ -108,23 +130,36 @@ class Rewinds:
             return
         floor, recovered = None, None
         if found.since is not None:
-            since = await self.handovers.position(member, found.replaced, found.since)
-            floor = await self._recover(connection, since)
+            floor = await self._recover(member, found)
             recovered = floor is not None
         if floor is None and last:
             floor = await self._rewind(connection, last)
         self._accounts.replayed(member, floor or found.last, recovered)
-        if floor is not None and not connection.closed:
-            self._open.setdefault(connection.namespace, {})[connection] = floor
+        if floor is not None:
+            self.note(member, floor)
 
-    async def _recover(self, connection: Connection, since: Position) -> Position | None:
+    async def _recover(self, member: Member, found: Resumption) -> Position | None:
         """Give it all that it has missed; None if something of that is lost."""
-        tail = await self._tails.read(connection.namespace, since, self._deadline(None))
-        word = self._rules.reader(connection.namespace, connection.user)
-        messages = tail.after(since, Reader(connection.id, connection.user, word))
-        if messages is None or not self._put(connection, messages, tail.floor, whole=True):
+        past = await self.missed(member, found)
+        if past is None or not self._put(member.connection, past[1], past[0], whole=True):
             return None
-        return tail.floor
+        return past[0]
+
+    async def missed(
+        self, member: Member, found: Resumption
+    ) -> tuple[Position, list[Outgoing]] | None:
+        """The messages that an id that comes back has missed, and the position up to which these
+        are all; None if one of them is lost.
+
+        Raises BackplaneUnavailableError when Redis did not answer in time.
+        """
+        namespace, user = member.namespace, member.connection.user
+        stored = found.since or found.last
+        since = await self.handovers.position(member, found.replaced, stored)
+        tail = await self._tails.read(namespace, since, self._deadline(None))
+        reader = Reader(member.id, user, self._rules.reader(namespace, user))
+        messages = tail.after(since, reader)
+        return None if messages is None else (tail.floor, messages)
 
     async def _rewind(self, connection: Connection, last: int) -> Position:
         """Give it the last messages."""
@@ -155,23 +190,70 @@ class Rewinds:
 
         return put_ahead(connection, messages, is_among, whole=whole)
 
+    # -- what is live ----------------------------------------------------------------------
+
+    def hold(self, member: Member, limit: int) -> Hold:
+        """Hold what is live for a member that is about to claim its id."""
+        hold = Hold(member, limit)
+        self._holds.setdefault(member.namespace, {})[member] = hold
+        return hold
+
+    def release(self, hold: Hold) -> None:
+        """Hold nothing more."""
+        holds = self._holds[hold.member.namespace]
+        del holds[hold.member]
+        if not holds:
+            del self._holds[hold.member.namespace]
+
+    def note(self, member: Member, floor: Position) -> None:
+        """A member has all up to a position, of which some may be on its way."""
+        if not member.connection.closed:
+            self._open.setdefault(member.namespace, {})[member] = floor
+
+    def forget(self, member: Member) -> None:
+        """All that it has from the past has come by, or it ends."""
+        newcomers = self._open.get(member.namespace)
+        if newcomers is None:
+            return
+        newcomers.pop(member, None)
+        if not newcomers:
+            del self._open[member.namespace]
+
     def meets(self, namespace: str) -> bool:
         """Whether there are newcomers in a namespace."""
-        return namespace in self._open
+        return namespace in self._open or namespace in self._holds
 
-    def meet(self, namespace: str, place: Position) -> set[str]:
-        """A message is about to be delivered; the ids that have it already."""
-        had = set()
-        for connection, floor in list(self._open.get(namespace, {}).items()):
-            if not self._is_there(connection) or place.is_beyond(floor):
-                self.forget(connection)
-            elif place.is_within(floor):
-                had.add(connection.id)
-        return had
+    def meet(
+        self,
+        namespace: str,
+        place: Position,
+        message: Outgoing,
+        is_for: Callable[[Member], bool],
+    ) -> set[str]:
+        """A broadcast is about to be delivered; the ids that must not get it now: they have it, or
+        it is held for those whom it does not leave out."""
+        members = [*self._holds.get(namespace, ()), *self._open.get(namespace, ())]
+        return {one.id for one in members if self._takes(one, place, message, is_for(one))}
 
-    def _is_there(self, connection: Connection) -> bool:
-        membership = self._table.get(connection.namespace, connection.id)
-        return membership is not None and membership.connection is connection
+    def takes(self, member: Member, place: Position, message: Outgoing) -> bool:
+        """Whether a message to a member must not be delivered now: it has it, or it is held."""
+        return self.meets(member.namespace) and self._takes(member, place, message, True)
+
+    def _takes(self, member: Member, place: Position, message: Outgoing, wanted: bool) -> bool:
+        hold = self._holds.get(member.namespace, {}).get(member)
+        if hold is not None:
+            if wanted:
+                hold.put(place, message)
+            return True
+        floor = self._open.get(member.namespace, {}).get(member)
+        if floor is None:
+            return False
+        if not self._is_there(member) or place.is_beyond(floor):
+            self.forget(member)
+        return place.is_within(floor)
+
+    def _is_there(self, member: Member) -> bool:
+        return self._table.get(member.namespace, member.id) is member
 
 
 def _outgoing(namespace: str, past: HistoryMessage) -> Outgoing:

@@ -121,7 +121,7 @@ class ConnectionServices(Protocol):
         on_conflict: str | None,
         timeout: float | None,
         /,
-    ) -> Awaitable[None]:
+    ) -> Awaitable[bool | None]:
         """Make a connection a member of one more namespace; see :meth:`.Connection.join`."""
 
     def leave(

@@ -1,0 +1,77 @@
+"""Gives a connection that joins a namespace again what its id has missed there.
+
+The connection is open: so what is live in that namespace waits beside its outbox, from before its
+claim is sent until the messages of the past are in there.
+"""
+
+from collections.abc import Awaitable
+
+from cluster_pool.backplane.backplane import Backplane
+from cluster_pool.cluster.member_accounts import Member
+from cluster_pool.cluster.positions import Accounts
+from cluster_pool.cluster.rewinds import Hold, Rewinds
+from cluster_pool.core.history import Resumption
+from cluster_pool.core.message import Outgoing
+from cluster_pool.exceptions import BackplaneUnavailableError
+from cluster_pool.local.outbox import close_slow, deliver
+
+
+class Rejoins:
+    """Joins of one node in namespaces with a history."""
+
+    def __init__(self, backplane: Backplane, rewinds: Rewinds, accounts: Accounts) -> None:
+        self._rules = backplane.setup.histories
+        self._outbox_bytes = backplane.setup.limits.outbox_bytes
+        self._rewinds = rewinds
+        self._accounts = accounts
+
+    async def join(self, member: Member, claim: Awaitable[Resumption | None]) -> bool | None:
+        """Win a claim; returns whether the member gets all that it has missed, as
+        :attr:`.Connection.recovered` says it of the home."""
+        if self._rules.of(member.namespace) is None:
+            found = await claim
+            if found is not None:
+                self._accounts.replayed(member, found.last, None)
+            return None
+        hold = self._rewinds.hold(member, self._outbox_bytes)
+        try:
+            found = await claim
+            return None if found is None else await self._replay(member, found, hold)
+        finally:
+            self._rewinds.release(hold)
+            self._give(hold)
+
+    async def _replay(self, member: Member, found: Resumption, hold: Hold) -> bool | None:
+        floor, recovered = found.last, None
+        if found.since is not None:
+            recovered = False
+            try:
+                past = await self._rewinds.missed(member, found)
+            except BackplaneUnavailableError:
+                past = None
+            if past is not None and self._fits(member, past[1]):
+                floor, recovered = past[0], True
+                for message in past[1]:
+                    deliver(member.connection, message)
+        self._accounts.replayed(member, floor, recovered)
+        hold.floor = floor
+        return recovered
+
+    def _fits(self, member: Member, messages: list[Outgoing]) -> bool:
+        size = sum(message.size for message in messages)
+        return size + member.connection._pending_bytes <= self._outbox_bytes
+
+    def _give(self, hold: Hold) -> None:
+        """Put what was live meanwhile behind the past; without a claim it is for nobody."""
+        connection = hold.member.connection
+        if hold.floor is None:
+            return
+        if hold.overflowed:
+            close_slow(connection)
+            return
+        for place, message in hold.messages:
+            if not place.is_within(hold.floor):
+                deliver(connection, message)
+        self._rewinds.note(hold.member, hold.floor)
+
+
