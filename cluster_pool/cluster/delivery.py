@@ -28,7 +28,6 @@ from cluster_pool.core.ids import check_id, check_namespace, check_user
 from cluster_pool.core.message import Outgoing, Source
 from cluster_pool.core.results import SendResult
 from cluster_pool.local.connection import Connection
-from cluster_pool.local.membership import Membership
 from cluster_pool.local.outbox import deliver, kick
 from cluster_pool.local.pinging import expect
 from cluster_pool.local.table import ConnectionTable

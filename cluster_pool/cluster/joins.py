@@ -15,6 +15,7 @@ from cluster_pool.backplane.backplane import Backplane
 from cluster_pool.backplane.calls import ending_at
 from cluster_pool.cluster.admission import Admission
 from cluster_pool.cluster.ownership import Ownership
+from cluster_pool.cluster.rejoins import Rejoins
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.closing import ABNORMAL
 from cluster_pool.core.ids import check_id, check_namespace, shown

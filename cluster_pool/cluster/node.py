@@ -84,14 +84,12 @@ class Node:
         self, setup: Setup, hooks: Hooks, *, headroom: float, takeover: bool, oldest: bool
     ) -> None:
         timing, counters = setup.timing, setup.counters
-        self.over = False
-        self.setup, self.hooks = setup, hooks
+        self.over, self.setup, self.hooks = False, setup, hooks
         self.life = NodeLife(self._state_changed)
         self.backplane = backplane = Backplane(setup, self, holds=True)
         self.loop = backplane.loop
         shard, leases, identity = backplane.shard, backplane.leases, backplane.identity
-        self.replies = Replies(identity)
-        self.watchers = Watchers()
+        self.replies, self.watchers = Replies(identity), Watchers()
         self.expiries = Expiries(USED * headroom, counters)
         self.revocations = RevocationReader(backplane, counters, self._connections)
         self.table = table = self._table()

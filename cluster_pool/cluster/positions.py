@@ -18,7 +18,7 @@ from cluster_pool.backplane.calls import deadline_in
 from cluster_pool.backplane.claims import batches
 from cluster_pool.cluster.member_accounts import Member, MemberAccount, Once, mark_of
 from cluster_pool.core.claims import Claim
-from cluster_pool.core.history import NOBODY, Position, Resumption
+from cluster_pool.core.history import LEFT, NOBODY, Position, Resumption
 from cluster_pool.exceptions import BackplaneUnavailableError
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.pinging import keep_account
@@ -178,6 +178,8 @@ class Accounts:
     def entry_of(self, member: Member) -> str:
         """How far a member has received the history, for its release; "" if unknown."""
         place = Position.parse(self.position_of(member))
+        if place is not None and not member.home and not member.connection.closed:
+            return LEFT
         return "" if place is None else self._entry(member, place)
 
     def _entry(self, member: Member, place: Position) -> str:

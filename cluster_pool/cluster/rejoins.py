@@ -73,5 +73,3 @@ class Rejoins:
             if not place.is_within(hold.floor):
                 deliver(connection, message)
         self._rewinds.note(hold.member, hold.floor)
-
-

@@ -76,7 +76,7 @@ class RemoteJoins:
         self._spawn(membership, self._leave(membership.connection, left), tell)
 
     def _spawn(
-        self, membership: Membership[Connection], work: Coroutine[Any, Any, None], tell: Tell
+        self, membership: Membership[Connection], work: Coroutine[Any, Any, Any], tell: Tell
     ) -> None:
         if len(self._tasks) >= MOST_ORDERS:
             work.close()
@@ -87,7 +87,7 @@ class RemoteJoins:
         task.add_done_callback(self._tasks.discard)
 
     async def _execute(
-        self, membership: Membership[Connection], work: Coroutine[Any, Any, None], tell: Tell
+        self, membership: Membership[Connection], work: Coroutine[Any, Any, Any], tell: Tell
     ) -> None:
         """Do the work once the membership is decided, if it is new."""
         result = SendResult.REFUSED

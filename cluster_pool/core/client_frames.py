@@ -64,15 +64,20 @@ def _said(**fields: Any) -> ClientFrame:
     return ClientFrame(True, _encode(fields).encode())
 
 
-def welcome(id: str, home: str, user: str | None, expires: float | None) -> ClientFrame:
-    """The first frame: who the client is, and until when (seconds since 1970)."""
-    fields = {"id": id, "ns": home, "user": user, "expires": expires}
+def welcome(
+    id: str, home: str, user: str | None, expires: float | None, recovered: bool | None = None
+) -> ClientFrame:
+    """The first frame: who the client is, until when (seconds since 1970), and whether all that it
+    has missed comes behind this."""
+    fields = {"id": id, "ns": home, "user": user, "expires": expires, "recovered": recovered}
     return _said(welcome={name: value for name, value in fields.items() if value is not None})
 
 
-def done(ref: Ref, expires: float | None = None) -> ClientFrame:
-    """A request was carried out; a renewed identity expires then."""
-    return _said(ref=ref, ok=True) if expires is None else _said(ref=ref, ok=True, expires=expires)
+def done(ref: Ref, expires: float | None = None, recovered: bool | None = None) -> ClientFrame:
+    """A request was carried out; a renewed identity expires then, and of a joined namespace all
+    that was missed came ahead of this, or not."""
+    fields = {"expires": expires, "recovered": recovered}
+    return _said(ref=ref, ok=True, **{k: value for k, value in fields.items() if value is not None})
 
 
 def refused(ref: Ref, code: str, reason: str) -> ClientFrame:

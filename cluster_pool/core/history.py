@@ -223,6 +223,10 @@ NOWHERE: Final = Position("", 0)
 """The position where no history is recorded."""
 
 
+LEFT: Final = "-"
+"""In place of a position in Redis: the id has left by itself, and comes back as a newcomer."""
+
+
 class Resumption(NamedTuple):
     """The findings of a claim in a namespace with a history.
 

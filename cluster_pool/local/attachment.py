@@ -57,7 +57,7 @@ class Detached:
         id: str | None,
         on_conflict: str | None,
         timeout: float | None,
-    ) -> None:
+    ) -> bool | None:
         """See :class:`ConnectionServices`: without a pool there is nothing to join."""
         raise ClusterPoolError(f"{connection!r} is no member of a pool")
 

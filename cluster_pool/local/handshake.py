@@ -35,6 +35,12 @@ def hold_again(connection: ConnectionState) -> bool:
     return connection._state is HOLDING
 
 
+def replace_first(connection: ConnectionState, first: Outgoing) -> None:
+    """Replace the message that is written ahead of those that are held: see :func:`hold`."""
+    if isinstance(connection._pending, list) and connection._state in (HOLDING, DUE):
+        connection._pending[0] = first
+
+
 def release_hold(connection: ConnectionState) -> None:
     """The WebSocket is open: write the held messages, and a close behind them if there is one."""
     if connection._state is HOLDING:

@@ -34,7 +34,7 @@ class Joining(ConnectionState):
         on_conflict: str | None = None,
         info: Any = None,
         timeout: float | None = None,
-    ) -> None:
+    ) -> bool | None:
         """Become a member of one more namespace, until :meth:`leave` or the end of the connection.
 
         When this returns, broadcasts to the namespace and sends to the id there reach it. It is a
@@ -51,6 +51,11 @@ class Joining(ConnectionState):
                 users, from any).
             info: what other members see of it there; see :meth:`update_info`.
             timeout: seconds; default 2.
+
+        Returns:
+            Where the namespace has a history: whether the client gets all that was sent there
+            while its id was away, as :attr:`.Connection.recovered` says it of the first namespace.
+            An id is not away after :meth:`leave`: it begins anew.
 
         Raises:
             InvalidValueError: ``info`` is not JSON, too deep, or too large.
@@ -69,13 +74,12 @@ class Joining(ConnectionState):
         if self._grant is not None:
             self._grant.check_join(namespace)
         if info is None:
-            await self._claim(namespace, id, on_conflict, timeout)
-            return
+            return await self._claim(namespace, id, on_conflict, timeout)
         before, text = info_in(self, namespace), self._check_info(info)
         member = namespace in self.namespaces
         set_info(self, namespace, text)  # the claim tells it
         try:
-            await self._claim(namespace, id, on_conflict, timeout)
+            recovered = await self._claim(namespace, id, on_conflict, timeout)
         except BaseException:
             if info_in(self, namespace) == text:  # else another call has set it meanwhile
                 set_info(self, namespace, before)
@@ -84,18 +88,20 @@ class Joining(ConnectionState):
         if lost or (member and before != text):
             set_info(self, namespace, text)
             await self._services.inform(self, namespace, timeout)
+        return recovered
 
     async def _claim(
         self, namespace: str, id: str | None, on_conflict: str | None, timeout: float | None
-    ) -> None:
+    ) -> bool | None:
         """Claim the membership; undo that if the identity has changed or expired meanwhile."""
-        await self._services.join(self, namespace, id, on_conflict, timeout)
+        recovered = await self._services.join(self, namespace, id, on_conflict, timeout)
         if self._grant is not None:
             try:
                 self._grant.check_join(namespace)
             except (AuthenticationError, NotPermittedError):
                 self._services.withdraw(self, namespace)
                 raise
+        return recovered
 
     @property
     def info(self) -> Any:

@@ -39,7 +39,7 @@ Cause = Literal["taken over", "removed"]
 """Why a joined membership ended without its connection: its id was claimed, or it was removed."""
 
 
-Join = Callable[[Connection, str, str | None, str | None, float | None], Awaitable[None]]
+Join = Callable[[Connection, str, str | None, str | None, float | None], Awaitable[bool | None]]
 Leave = Callable[[Connection, str, Callable[[], Any] | None, float | None], Awaitable[None]]
 Inform = Callable[[Connection, str, float | None], Awaitable[None]]
 """Joins, leaves and infos of connections that are members: see :class:`ConnectionServices`."""

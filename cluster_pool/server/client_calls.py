@@ -79,14 +79,15 @@ class ClientCalls:
         again = request.namespace in connection.namespaces  # another way to change an info
         return Bound.WORDS if again and request.info is not None else Bound.JOINS
 
-    async def execute(self, connection: Connection, request: ClientRequest) -> None:
-        """Carry out a request.
+    async def execute(self, connection: Connection, request: ClientRequest) -> bool | None:
+        """Carry out a request; of a join, returns whether what was missed there comes.
 
         Raises:
             RefusedRequestError: it was not.
         """
         try:
-            await self._execute(connection, request, request.namespace or connection.namespace)
+            where = request.namespace or connection.namespace
+            return await self._execute(connection, request, where)
         except ClusterPoolError as error:
             code, reason = self._answer(request, error)
             raise RefusedRequestError(request.ref, code, reason) from error
@@ -96,7 +97,9 @@ class ClientCalls:
         if request.verb == "leave" and request.namespace == connection.namespace:
             begin_close(connection, NORMAL, "")
 
-    async def _execute(self, connection: Connection, request: ClientRequest, where: str) -> None:
+    async def _execute(
+        self, connection: Connection, request: ClientRequest, where: str
+    ) -> bool | None:
         if request.verb == "renew":
             await connection.renew(request.token)
         elif request.verb == "leave":
@@ -107,7 +110,8 @@ class ClientCalls:
             if not self._attempts.allowed(server):
                 raise BackplaneUnavailableError("tried in vain lately")
             with self._attempts.begin(server):
-                await self._ask(connection, request, where)
+                return await self._ask(connection, request, where)
+        return None
 
     def _check(self, connection: Connection, request: ClientRequest, where: str) -> None:
         """Raise unless the client may do this there, and do it now."""
@@ -121,14 +125,15 @@ class ClientCalls:
         if not permitted:
             raise NotPermittedError("no rule permits this")
 
-    async def _ask(self, connection: Connection, request: ClientRequest, where: str) -> None:
+    async def _ask(self, connection: Connection, request: ClientRequest, where: str) -> bool | None:
         if request.verb == "publish":
             await self._pool.publish_from(connection, where, request.message)
         elif request.verb == "info":
             await connection.update_info(request.info, namespace=where)
         else:
             on_conflict = "reject" if _is_stranger(connection) else None
-            await connection.join(where, on_conflict=on_conflict, info=request.info)
+            return await connection.join(where, on_conflict=on_conflict, info=request.info)
+        return None
 
     async def _leave(self, connection: Connection, where: str) -> None:
         """Leave; that is done when Redis does not hear of it yet, too."""

@@ -58,8 +58,12 @@ class FramedClients:
         writer = attachment.writer_of(connection)
         attachment.write_by(connection, FramedWriter(writer, connection.namespace))
         connection.on("left", partial(_tell_left, connection))
+        return self.welcome(connection)
+
+    def welcome(self, connection: Connection) -> Outgoing:
+        """The welcome for a connection; after its claim that says what it has got of the past."""
         who = connection.id, connection.namespace, connection.user, connection.expires
-        return client_frames.welcome(*who)
+        return client_frames.welcome(*who, connection.recovered)
 
     async def serve(self, connection: Connection) -> None:
         """Carry out the requests of one client, one after another, until it is closed."""
@@ -103,11 +107,11 @@ class FramedClients:
         if bound is not None and not client.may_go_on(bound):
             why = f"more than {self._rate} in a second"
             raise RefusedRequestError(request.ref, RATE, why)
-        await self._calls.execute(client.connection, request)
+        recovered = await self._calls.execute(client.connection, request)
         self._pool.counters.client_requests += 1
         if request.ref is not None:
             expires = client.connection.expires if request.verb == "renew" else None
-            deliver(client.connection, client_frames.done(request.ref, expires))
+            deliver(client.connection, client_frames.done(request.ref, expires, recovered))
         self._calls.finish(client.connection, request)
 
 

@@ -202,5 +202,11 @@ class Handshakes:
             raise
         except ClusterPoolError:
             return come_back("this node cannot reach its cluster\n")
+        if (
+            connection.recovered is not None
+            and self._framed is not None
+            and websocket.protocol.subprotocol == V1
+        ):
+            handshake.replace_first(connection, self._framed.welcome(connection))
         websocket.own(connection)
         return None

@@ -112,7 +112,7 @@ export class ClusterSocket extends EventTarget {
             for (const type of ["message", "message:" + ns]) this.#emit(type, message);
         }
     }
-    #welcomed({ id, ns, user, expires }) {
+    #welcomed({ id, ns, user, expires, recovered }) {
         const again = this.id !== undefined;
         Object.assign(this, { id, ns, user, isOpen: true });
         this.#stood = setTimeout(() => this.#attempts = 0, STOOD);
@@ -120,13 +120,13 @@ export class ClusterSocket extends EventTarget {
         for (const room of [undefined, ...this.#rooms.keys()]) this.#rejoin(room, this.#attempt);
         for (const settle of this.#waiting.splice(0)) settle({ ok: true });
         this.#emit("open", { id, ns, user, again });
-        if (again && this.isOpen) this.#emit("lost", { ns });  // gaps of positions are none: some exclude us
+        if (again && this.isOpen && !recovered) this.#emit("lost", { ns });  // gaps of positions are none
     }
     #rejoin(ns, attempt) {                       // without ns: tell the info of home again
         const home = ns === undefined, again = () => this.#rejoin(ns, attempt);
         if (attempt !== this.#attempt || (home ? this.#info === undefined : !this.#rooms.has(ns))) return;
         const frame = home ? { info: this.#info } : { join: ns, info: this.#rooms.get(ns) };
-        this.#request(frame).then(() => home || this.#emit("lost", { ns }), ({ code }) => {
+        this.#request(frame).then(a => home || a?.recovered || this.#emit("lost", { ns }), ({ code }) => {
             if (PASSING.includes(code)) setTimeout(again, 1000 + 4000 * Math.random());
             else if (code !== "closed" && !home) this.#received({ left: ns, cause: code });
         });

@@ -8,7 +8,7 @@ import pytest
 
 from cluster_pool import ClusterPool, SendResult
 from tests.server.framing import node
-from tests.server.moving import ROOM, ROOMS, Mover, Sender
+from tests.server.moving import ROOM, ROOMS, Mover, Sender, Talker
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
 
@@ -76,3 +76,34 @@ async def test_messages_to_one_client_come_once_too_wherever_it_is(
             assert mover.got == sent
             await mover.end()
         assert results.keys() <= {SendResult.ROUTED, SendResult.PARKED}
+
+
+@pytest.mark.real
+@async_test
+async def test_rooms_that_are_joined_again_give_what_was_missed(own_server: RedisServer) -> None:
+    """Each by its own position, ahead of what is live there; the answer says so."""
+    async with (
+        node(own_server, "a", history=ROOMS) as (one, server),
+        node(own_server, "b", history=ROOMS) as (two, other),
+    ):
+        talkers = [Talker(f"client-{number}", [server, other]) for number in range(10)]
+        await eventually(lambda: all(talker.answers for talker in talkers))
+
+        async def send(text: str) -> None:
+            if int(text) % 3:
+                await one.broadcast_message(ROOM, text)
+            else:
+                await asyncio.gather(*[two.send(ROOM, one.id, text) for one in talkers])
+
+        sender = Sender(send)
+        for _ in range(5):
+            for talker in talkers:
+                answered = len(talker.answers)
+                await eventually(lambda t=talker: one.close("lobby", t.id, 1012, "moving"))
+                await eventually(lambda t=talker, n=answered: len(t.answers) > n, 20)
+        sent = await sender.end()
+        await eventually(lambda: all(talker.got[-1:] == sent[-1:] for talker in talkers))
+        for talker in talkers:
+            assert talker.got == sent
+            assert talker.answers == [None] + [True] * (len(talker.answers) - 1)
+            await talker.end()
