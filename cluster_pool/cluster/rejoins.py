@@ -11,9 +11,8 @@ from cluster_pool.cluster.member_accounts import Member
 from cluster_pool.cluster.positions import Accounts
 from cluster_pool.cluster.rewinds import Hold, Rewinds
 from cluster_pool.core.history import Resumption
-from cluster_pool.core.message import Outgoing
 from cluster_pool.exceptions import BackplaneUnavailableError
-from cluster_pool.local.outbox import close_slow, deliver
+from cluster_pool.local.outbox import close_slow, deliver, deliver_whole
 
 
 class Rejoins:
@@ -49,17 +48,11 @@ class Rejoins:
                 past = await self._rewinds.missed(member, found)
             except BackplaneUnavailableError:
                 past = None
-            if past is not None and self._fits(member, past[1]):
+            if past is not None and deliver_whole(member.connection, past[1]):
                 floor, recovered = past[0], True
-                for message in past[1]:
-                    deliver(member.connection, message)
         self._accounts.replayed(member, floor, recovered)
         hold.floor = floor
         return recovered
-
-    def _fits(self, member: Member, messages: list[Outgoing]) -> bool:
-        size = sum(message.size for message in messages)
-        return size + member.connection._pending_bytes <= self._outbox_bytes
 
     def _give(self, hold: Hold) -> None:
         """Put what was live meanwhile behind the past; without a claim it is for nobody."""

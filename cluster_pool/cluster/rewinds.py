@@ -27,7 +27,7 @@ from cluster_pool.local.table import ConnectionTable
 
 
 class Hold:
-    """What is live for a member, until the messages of the past lie ahead of it.
+    """The live messages for a member, until those of the past lie ahead of them.
 
     Attributes:
         floor: the position up to which it has everything; None until that is known.

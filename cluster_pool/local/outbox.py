@@ -58,6 +58,17 @@ def deliver(connection: ConnectionState, message: Outgoing) -> SendResult:
     return REFUSED
 
 
+def deliver_whole(connection: ConnectionState, messages: Sequence[Outgoing]) -> bool:
+    """:func:`deliver` all of several messages, or none if they do not fit into the outbox."""
+    size = 0 if connection._pending is None else connection._pending_bytes
+    size += sum(message.size for message in messages)
+    if size > connection._services.limits.outbox_bytes:
+        return False
+    for message in messages:
+        deliver(connection, message)
+    return True
+
+
 def deliver_to_all(
     services: ConnectionServices,
     memberships: Iterable[Membership[ConnectionState]],
