@@ -148,6 +148,8 @@ class _Doubt:
             renewed = self.uncounted and former is not None
             if epoch == self.epoch:
                 self._go_on(number)
+            elif _later(known[0] or "0", epoch) and known[0] != epoch:
+                self.broken = True  # it was read before yet another server counted
             elif _later(epoch, self.epoch):
                 renewed = True
                 self.missed += max(0, number - (known[1] if epoch == known[0] else 0))
@@ -175,11 +177,9 @@ class _Doubt:
     def _follow(self, former: Mark) -> bool:
         """Another server counted on from ``former``; returns whether that is what was heard."""
         epoch, number = former
-        if self.uncounted:
-            self.missed += number
-            return True
         if epoch != self.epoch:
-            return False
+            self.missed += number if self.uncounted else 0
+            return self.uncounted
         if number >= self.at:
             self.missed += number - self.at
         elif not self.ended:
@@ -320,7 +320,9 @@ class Numbers:
         if self.has_begun(channel):
             return
         mark = (epoch, number)
-        self._last[channel] = mark if early is None else max(early, mark, key=_place)
+        if early is not None and mark != UNKNOWN:
+            mark = max(early, mark, key=_place)
+        self._last[channel] = mark
 
     def forget(self, channel: str) -> None:
         """``channel`` is no longer subscribed."""
