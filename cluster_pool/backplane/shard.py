@@ -336,7 +336,9 @@ class Shard:
             await self.subscriptions.compare(resubscribed, ServerChange.MOVED)
             await self.subscriptions.compare(read, ServerChange.SAME)
             await health.hear_time(commands)
-            self._report_gap(SLOTS_MOVED if resubscribed else READ_LATE if read else DROPPED)
+            if read:
+                self._report_gap(READ_LATE, self.generations.was_down)
+            self._report_gap(SLOTS_MOVED if resubscribed else DROPPED)
 
     async def _count_missed(
         self, commands: CommandConnection, subscriber: Subscriber, server: str

@@ -183,8 +183,9 @@ class Gap:
     Attributes:
         namespaces: messages missed per namespace; those targeted at this node's members are under
             the empty name. A plain PUBLISH has no number: one that was missed is not counted.
-        exact: False when Redis may have lost its counters meanwhile, or a replica that has taken
-            over may lack messages: the numbers are then lower bounds, 0 among them.
+        exact: False when Redis may have lost its counters meanwhile, or cannot give them yet, or a
+            replica that has taken over may lack messages: the numbers are then lower bounds, 0
+            among them.
         seconds: how long nothing could be heard.
         cause: why, for a log.
     """

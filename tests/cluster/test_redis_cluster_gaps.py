@@ -231,6 +231,7 @@ async def test_a_counter_that_cannot_be_read_yet_is_read_again(redis: RedisClust
         await eventually(lambda: test.bob.sent[-1:] == ["heard"])
         await asyncio.sleep(2 * FAST.probe)
         assert named(test.gaps, test.name) == [(0, False), (4, True)]
+        assert all(gap.seconds > 0 for gap in test.gaps)
 
 
 @async_test
