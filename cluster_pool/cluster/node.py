@@ -212,15 +212,17 @@ class Node:
 
     async def stop(self) -> None:
         """Close and release all connections, give up the lease, disconnect; no step is skipped."""
+        shard, seconds = self.backplane.shard, self.setup.timing.timeout
         try:
             await in_turn(
                 self.drains.stop,
                 self.expiries.stop,
                 self.revocations.stop,
-                self._close_and_release,
+                self._close_all,
                 self.user_limit.stop,
                 self.remote_joins.stop,
                 self.table.stop,
+                lambda: self.ownership.wait_released(seconds if shard.up else 0),
                 self.accounts.stop,
                 self.lease_keeper.stop,
                 self.reaper.stop,
@@ -232,12 +234,11 @@ class Node:
         finally:
             self.over = True
 
-    async def _close_and_release(self) -> None:
+    async def _close_all(self) -> None:
         self.life.become(NodeState.STOPPED)
         for connection in self.table.connections():
             begin_close(connection, SERVICE_RESTART, "node is stopping")
-        if self.backplane.shard.up:
-            await self.ownership.end(self.setup.timing.timeout)
+        self.ownership.end()
 
     async def _give_up(self) -> None:
         if self.backplane.shard.up:

@@ -351,14 +351,14 @@ class Ownership:
         self.restoration.moved(slots)
         self._claim_batcher.retry()
 
-    async def end(self, seconds: float) -> None:
-        """Fail the pending claims; wait until every claim and release has been answered.
-
-        A claim that was sent already is released once it is registered. Waits ``seconds`` at most.
-        """
+    def end(self) -> None:
+        """Fail the claims that are pending or come; one that wins all the same is released."""
         self._ending = True
         for pending in [one for group in self._pending.values() for one in group]:
             pending.fail(PoolClosedError("stopped"))
+
+    async def wait_released(self, seconds: float) -> None:
+        """Wait, ``seconds`` at most, until every claim and release has been answered."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._claim_batcher.wait_idle()

@@ -174,12 +174,20 @@ def client_left(connection: ConnectionState, code: int, reason: str) -> None:
         return
     connection._left = True
     note_end(connection, code, reason)
-    if connection._receipts is not None:  # the Pongs that came with its Close may be unhandled yet
-        asyncio.get_running_loop().call_soon(settle, connection)
+    note_answer(connection)
     if not connection.closed:
         lose(connection)
     if connection._owner is not None:
         connection._owner.over()
+
+
+def note_answer(connection: ConnectionState) -> None:
+    """Nothing more will come of the client, which has closed; its socket may end much later.
+
+    The Pongs that came with its Close may be unhandled yet.
+    """
+    if connection._receipts is not None:
+        asyncio.get_running_loop().call_soon(settle, connection)
 
 
 def note_end(connection: ConnectionState, code: int, reason: str) -> None:

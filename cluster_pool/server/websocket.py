@@ -20,7 +20,7 @@ from websockets.protocol import CLOSED, CONNECTING, OPEN, SEND_EOF, Event, Proto
 
 from cluster_pool.core.closing import ABNORMAL, NORMAL, POLICY
 from cluster_pool.local import reading
-from cluster_pool.local.closing import note_end
+from cluster_pool.local.closing import note_answer, note_end
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.outbox import begin_close, flush, judge
 from cluster_pool.server.disconnect_queue import DisconnectQueue
@@ -341,10 +341,12 @@ class NodeWebSocket(ServerConnection):
     # -- ending ----------------------------------------------------------------------------
 
     def _protocol_ended(self) -> None:
-        """The client has sent a Close, or violated the protocol: it is no member from now on."""
+        """The client has sent a Close, or broken the protocol: it is no member from now on."""
         member, close = self.member, self.protocol.close_rcvd
         if member is not None and not member.closed:
             begin_close(member, *(ABNORMAL, "") if close is None else (close.code, close.reason))
+        elif member is not None and close is not None:
+            note_answer(member)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # theirs never keeps it open
         """The client has ended the stream; True keeps the transport open until that is handled.

@@ -113,7 +113,7 @@ async def test_a_join_that_waits_for_a_subscription_fails_when_the_pool_stops(
         proxy.hold(upwards=False)
         joining = asyncio.create_task(one.host("n", "alice", timeout=60))
         await eventually(lambda: one._parts.ownership._namespaces._subscriptions)
-        await one._parts.ownership.end(0.1)
+        one._parts.ownership.end()
         with pytest.raises(PoolClosedError):
             await one.host("n", "bob")
         proxy.heal()

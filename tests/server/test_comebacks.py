@@ -8,9 +8,11 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from cluster_pool import ClusterPool, History, Limits
+from cluster_pool import ClusterPool, Connection, History, Limits, Timing
 from cluster_pool.cluster import handovers, positions
 from cluster_pool.server.node import NodeServer
+from cluster_pool.testing import FakeWebSocket
+from tests.frame_client import CLOSE, FrameClient
 from tests.server.framing import node
 from tests.server.running import HANDSHAKE, KEY
 from tests.servers import RedisServer
@@ -115,3 +117,30 @@ async def test_a_hold_that_overflows_is_no_hole(
                 assert recovered_of(pool) is (len(got) == 30)
                 await pool.broadcast_message(ROOM, "live")
                 assert await third.recv() == "live"
+
+
+@async_test
+async def test_a_node_that_stops_stores_what_late_answers_prove(own_server: RedisServer) -> None:
+    """It waits for them as long as a close may last, and releases the ids then."""
+    timing = Timing(timeout=0.5, close=LONG)
+    async with node(own_server, "b", history=ROOMS) as (other, _):
+        async with node(own_server, "a", history=ROOMS, timing=timing) as (pool, server):
+            async with FrameClient.connect(url(server)) as client:
+                for number in range(5):
+                    await pool.broadcast_message(ROOM, str(number))
+                stopping = asyncio.create_task(pool.stop())
+                code = await client.until(CLOSE)
+                await asyncio.sleep(1.5)  # longer than a call to Redis may take
+                assert await other.count(ROOM) == 1
+                client.send(CLOSE, code)
+                await eventually(lambda: emptied(other))
+            await stopping
+        connection = Connection("alice", ROOM, FakeWebSocket())
+        await other.broadcast_message(ROOM, "missed")
+        await other.new_connection(connection)
+        assert await connection.websocket.wait_sent(1) == ["missed"]
+        assert connection.recovered
+
+
+async def emptied(pool: ClusterPool) -> bool:
+    return await pool.count(ROOM) == 0
