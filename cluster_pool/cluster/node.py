@@ -129,7 +129,7 @@ class Node:
             on_renewed=self._renewed,
             on_withdraw=self._withdraw,
             on_join=self._join,
-            on_leave=self._leave,
+            on_leave=lambda *arguments: self.joins.leave(*arguments),
             on_inform=self._inform,
             receipts=self.setup.receipts,
             loop=self.loop,
@@ -340,9 +340,6 @@ class Node:
 
     async def _inform(self, connection: Connection, namespace: str, timeout: float | None) -> None:
         await self.joins.inform(connection, namespace, timeout)
-
-    async def _leave(self, *arguments: Any) -> None:
-        await self.joins.leave(*arguments)
 
     def up(self) -> None:
         """See :class:`BackplaneObserver`: a new generation needs a new lease."""
