@@ -14,6 +14,7 @@ from cluster_pool.cluster.body import Body
 from cluster_pool.cluster.door import Door
 from cluster_pool.cluster.node import Node
 from cluster_pool.core.closing import ABNORMAL, NORMAL, TAKEN_OVER
+from cluster_pool.core.history import Wish
 from cluster_pool.core.ids import new_id
 from cluster_pool.core.request import Request
 from cluster_pool.exceptions import (
@@ -67,7 +68,7 @@ class Accepting:
     __slots__ = (
         *("_ahead", "_auth", "_body", "_connection", "_door", "_id", "_identity", "_info"),
         *("_idle_timeout", "_metadata", "_namespace", "_node", "_on_conflict", "_origins"),
-        *("_request", "_rewind", "_running", "_subprotocol", "_user", "_websocket"),
+        *("_request", "_running", "_subprotocol", "_user", "_websocket", "_wish"),
     )
 
     def __init__(
@@ -89,7 +90,7 @@ class Accepting:
         metadata: dict[str, Any] | None,
         origins: Sequence[str] | None,
         request: Request | None,
-        rewind: int,
+        wish: Wish,
     ) -> None:
         self._websocket, self._request = websocket, request
         self._running = running
@@ -105,7 +106,7 @@ class Accepting:
         self._idle_timeout = idle_timeout
         self._metadata = metadata
         self._origins = origins
-        self._rewind = rewind
+        self._wish = wish
         self._node: Node
         self._connection: Connection
         self._body: Body
@@ -167,7 +168,7 @@ class Accepting:
         connection = self._connection
         try:
             await self._node.rewinds.admit(
-                self._node.admission, connection, self._on_conflict, self._rewind, None
+                self._node.admission, connection, self._on_conflict, self._wish, None
             )
         except ClusterPoolError as error:
             await self._refuse(error)

@@ -17,7 +17,7 @@ from cluster_pool.cluster.member_accounts import Member
 from cluster_pool.cluster.positions import Accounts
 from cluster_pool.cluster.tails import Tails
 from cluster_pool.core.config import COUNTLESS
-from cluster_pool.core.history import HistoryMessage, Position, Reader, Resumption
+from cluster_pool.core.history import HistoryMessage, Position, Reader, Resumption, Wish
 from cluster_pool.core.message import Outgoing, PublishedMessage, encode
 from cluster_pool.exceptions import BackplaneUnavailableError
 from cluster_pool.local.connection import Connection
@@ -85,18 +85,14 @@ class Rewinds:
         admission: Admission,
         connection: Connection,
         on_conflict: str | None,
-        last: int,
+        wish: Wish,
         timeout: float | None,
     ) -> None:
         """Make a connection a member, whose handshake is not answered if it is to get messages of
-        the past; see :meth:`ClusterPool.new_connection`.
-
-        Args:
-            last: how many of the last messages it gets if its id was not there lately; 0 for none.
-        """
+        the past; see :meth:`ClusterPool.new_connection`."""
         held = self._rules.of(connection.namespace) is not None and hold_again(connection)
         try:
-            await self._admit(admission, connection, on_conflict, last, timeout)
+            await self._admit(admission, connection, on_conflict, wish, timeout)
         finally:
             if held:
                 release_hold(connection)
@@ -106,20 +102,20 @@ class Rewinds:
         admission: Admission,
         connection: Connection,
         on_conflict: str | None,
-        last: int,
+        wish: Wish,
         timeout: float | None,
     ) -> None:
         found = await admission.join(connection, on_conflict, timeout)
         if found is None:
             return
         try:
-            await self._replay(connection, found, last)
+            await self._replay(connection, found, wish)
         except BaseException:
             with contextlib.suppress(BackplaneUnavailableError):
                 await admission.leave(connection, None, None)
             raise
 
-    async def _replay(self, connection: Connection, found: Resumption, last: int) -> None:
+    async def _replay(self, connection: Connection, found: Resumption, wish: Wish) -> None:
         """Put the messages of the past ahead of what the outbox holds; its claim was won.
 
         Raises BackplaneUnavailableError when Redis did not answer in time.
@@ -128,12 +124,14 @@ class Rewinds:
         if member is None or member.connection is not connection:
             self._put(connection, [], None)  # taken over: what is live comes to its new owner
             return
+        if wish.since is not None:
+            found = found._replace(since=wish.since, replaced="")
         floor, recovered = None, None
         if found.since is not None:
             floor = await self._recover(member, found)
             recovered = floor is not None
-        if floor is None and last:
-            floor = await self._rewind(connection, last)
+        if floor is None and wish.last:
+            floor = await self._rewind(connection, wish.last)
         self._accounts.replayed(member, floor or found.last, recovered)
         if floor is not None:
             self.note(member, floor)

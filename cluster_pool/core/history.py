@@ -332,6 +332,29 @@ def check_last(value: object) -> int:
     return value
 
 
+class Wish(NamedTuple):
+    """What a newcomer is to get of the past.
+
+    Attributes:
+        last: how many of the last broadcasts, if its id was not there lately; 0 for none.
+        since: all behind this position, in place of what is known of its id; None for that.
+    """
+
+    last: int = 0
+    since: Position | None = None
+
+    @classmethod
+    def of(cls, rewind: object, since: object) -> Self:
+        """Check what a call asks for; None for neither, and "" for a history that was not recorded.
+
+        Raises InvalidValueError: it is no number from 1 to 10,000, or no position.
+        """
+        place = Position.parse(since.replace(".", " ", 1)) if isinstance(since, str) else None
+        if place is None and since not in (None, ""):
+            raise InvalidValueError(f"since must be a position of a history, not {shown(since)}")
+        return cls(0 if rewind is None else check_last(rewind), place)
+
+
 class Broadcast(NamedTuple):
     """A broadcast as it was sent: the message, and the client that published it, if one did."""
 

@@ -201,3 +201,27 @@ async def test_a_history_that_cannot_be_read_refuses_the_newcomer(
             await stay(pool, FakeWebSocket(), asyncio.Event(), id="alice", rewind=3)
         assert await pool.count(ROOM) == 0
         assert not pool._parts.rewinds.meets(ROOM)
+
+
+@async_test
+async def test_a_position_of_the_application_is_read_on_from_there(backend: Backend) -> None:
+    """Also for an id that was never there; one that has left the history is told."""
+    gone = asyncio.Event()
+    async with backend.pools(1, history=ROOMS) as (pool,):
+        await pool.host(ROOM, "first")
+        await pool.broadcast_message(ROOM, "0")
+        since = await pool.position(ROOM)
+        for number in range(1, 4):
+            await pool.broadcast_message(ROOM, str(number))
+        websocket = FakeWebSocket()
+        staying = asyncio.create_task(stay(pool, websocket, gone, id="alice", since=since))
+        assert await websocket.wait_sent(3) == ["1", "2", "3"]
+        async with pool.accept(FakeWebSocket(), namespace=ROOM, since="1.1") as connection:
+            assert connection.recovered is False
+        async with pool.accept(FakeWebSocket(), namespace=ROOM, since="") as connection:
+            assert connection.recovered is None
+        for bad in (7, "7", "1.x", "1.1.1"):
+            with pytest.raises(InvalidValueError, match="position"):
+                pool.accept(FakeWebSocket(), namespace=ROOM, since=bad)  # type: ignore[arg-type]
+        gone.set()
+        await staying

@@ -10,7 +10,7 @@ from cluster_pool.cluster.accept import Accepting
 from cluster_pool.cluster.door import Door
 from cluster_pool.cluster.node import Node
 from cluster_pool.cluster.public.handle import NOT_RUNNING
-from cluster_pool.core.history import check_last
+from cluster_pool.core.history import Wish
 from cluster_pool.core.ids import check_not_reserved, shown
 from cluster_pool.core.request import Request
 from cluster_pool.exceptions import AuthenticationError, NotPermittedError, PoolClosedError
@@ -48,6 +48,7 @@ class ConnectionCalls:
         on_conflict: str | None = None,
         timeout: float | None = None,
         rewind: int | None = None,
+        since: str | None = None,
     ) -> None:
         """Make a connection a member: claim its id for this node.
 
@@ -56,8 +57,7 @@ class ConnectionCalls:
         Args:
             on_conflict: ``"takeover"`` or ``"reject"`` for this call only.
             timeout: seconds; default 2.
-            rewind: as for :meth:`accept`; only where the handshake is not answered yet, as in
-                ``serve``. Any other connection gets what is live alone.
+            rewind, since: as for :meth:`accept`.
 
         Raises:
             NodeDrainingError: this node accepts no newcomers.
@@ -70,8 +70,8 @@ class ConnectionCalls:
                 already, and then this does not wait. A claim that may have been made
                 (``maybe_executed``) is released as soon as Redis can be reached.
         """
-        node, last = self._running(), 0 if rewind is None else check_last(rewind)
-        await node.rewinds.admit(node.admission, connection, on_conflict, last, timeout)
+        node, wish = self._running(), Wish.of(rewind, since)
+        await node.rewinds.admit(node.admission, connection, on_conflict, wish, timeout)
 
     async def remove_connection(
         self,
@@ -112,6 +112,7 @@ class ConnectionCalls:
         origins: Sequence[str] | None = None,
         request: Request | None = None,
         rewind: int | None = None,
+        since: str | None = None,
     ) -> AbstractAsyncContextManager[Connection, bool]:
         """Claim, accept the WebSocket if the framework has not done it, and release at the end.
 
@@ -151,6 +152,12 @@ class ConnectionCalls:
             rewind: how many of the last broadcasts of the namespace it gets, ahead of everything
                 else, 1 to 10,000; each message comes once, and none is missing between the two.
                 As many of the newest as fit into an outbox; none where no history is recorded.
+                One whose id was there lately gets what it has missed instead: see
+                :attr:`.Connection.recovered`.
+            since: a position of the history (:meth:`position`, :class:`HistoryMessage`) up to which
+                the client has everything, if the application knows that; what came after it is
+                sent, in place of what the pool knows by itself. Take it from no client: one who
+                names a position can read on from there.
 
         Raises:
             OriginRefusedError, InvalidValueError: the origin is foreign, the offers of the client
@@ -186,7 +193,7 @@ class ConnectionCalls:
             metadata=metadata,
             origins=origins,
             request=request,
-            rewind=0 if rewind is None else check_last(rewind),
+            wish=Wish.of(rewind, since),
         )
 
     def get_connection(self, namespace: str, id: str) -> Connection | None:
