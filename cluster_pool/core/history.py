@@ -333,7 +333,7 @@ def check_last(value: object) -> int:
 
 
 class Wish(NamedTuple):
-    """What a newcomer is to get of the past.
+    """The messages of the past that a newcomer is to get.
 
     Attributes:
         last: how many of the last broadcasts, if its id was not there lately; 0 for none.
