@@ -19,6 +19,7 @@ from cluster_pool.backplane import history_calls
 from cluster_pool.backplane.command_connection import CommandConnection
 from cluster_pool.backplane.history_pages import PAGE, Page, page_in
 from cluster_pool.backplane.inbox import Heard
+from cluster_pool.backplane.refusals import said, unavailable
 from cluster_pool.backplane.shard_context import ShardContext
 from cluster_pool.core.history import Entry
 from cluster_pool.core.numbers import NO_COUNTER, UNREADABLE, Counter, ServerChange
@@ -280,7 +281,11 @@ class Recovery:
                 self._miss(channel, one.lost, one.exact)
 
     async def _page(self, channel: str, start: str, commands: CommandConnection) -> Page | None:
-        """The next page of a history; None if Redis refuses to give it."""
+        """The next page of a history; None if Redis refuses to give it.
+
+        Raises BackplaneUnavailableError while Redis is busy, which passes: the next generation goes
+        on.
+        """
         call = history_calls.read_history(
             self._context.keys,
             channel[self._namespace],
@@ -291,7 +296,9 @@ class Recovery:
         )
         try:
             return page_in(await commands.script(call))
-        except ResponseError:
+        except ResponseError as error:
+            if said(error).startswith("BUSY "):
+                raise unavailable("a history could not be read", error) from error
             return None
 
     async def _put_entry(self, channel: str, one: _Waiting, entry: Entry) -> None:

@@ -153,9 +153,9 @@ async def test_a_plain_publish_is_no_place_in_a_history(own_server: RedisServer)
         alice = await far.host("room:7", "alice")
         for number in range(3):
             await publisher.broadcast_message("room:7", str(number))
-        assert await alice.wait_sent(3) == ["0", "1", "2"]
+        assert await alice.wait_sent(3, 30) == ["0", "1", "2"]
         own_server.command(own_server.publish, "cluster_pool:{room:7}", "99")
-        assert await alice.wait_sent(4) == ["0", "1", "2", "99"]
+        assert await alice.wait_sent(4, 30) == ["0", "1", "2", "99"]
         await proxy.refuse()
         await publisher.broadcast_message("room:7", "3")
         await proxy.accept()
@@ -207,17 +207,17 @@ async def test_messages_to_single_members_are_in_no_gap(own_server: RedisServer)
         await publisher.broadcast_message("room:7", "0")
         for number in range(1, 51):
             await publisher.send("room:7", "alice", str(number))
-        await alice.wait_sent(51)
+        await alice.wait_sent(51, 30)
         await proxy.refuse()
         await proxy.accept()
         await eventually(lambda: far.counters.generations > 1 and far.ready, 30)
         for number in (51, 52):
             await publisher.broadcast_message("room:7", str(number))
-        await alice.wait_sent(53)
+        await alice.wait_sent(53, 30)
         assert gaps == []
         for number in range(53, 103):
             await publisher.send("room:7", "alice", str(number))
-        await alice.wait_sent(103)
+        await alice.wait_sent(103, 30)
         await proxy.refuse()
         for number in range(103, 143):
             await publisher.broadcast_message("room:7", str(number))
@@ -343,7 +343,7 @@ async def test_members_get_what_they_missed_although_the_clock_was_set_back(
         await proxy.refuse()
         await publisher.broadcast_message("room:7", "1")
         await proxy.accept()
-        assert await alice.wait_sent() == ["1"]
+        assert await alice.wait_sent(1, 30) == ["1"]
 
 
 @async_test
@@ -369,8 +369,43 @@ async def test_sealed_messages_that_are_heard_late_are_no_recordings(
         await publisher.broadcast_message("room:7", "1")
         await eventually(lambda: recovery._bytes)
         reading.set()
-        assert await alice.wait_sent(2) == ["0", "1"]
+        assert await alice.wait_sent(2, 30) == ["0", "1"]
         assert far.counters.dropped_forged == 0
+
+
+@async_test
+async def test_a_redis_that_is_busy_is_asked_again(own_server: RedisServer) -> None:
+    """Another script runs there for long while the history is read, which has everything still."""
+    own_server.command("CONFIG", "SET", "busy-reply-threshold", "20")
+    async with (
+        own_server.network() as proxy,
+        Pool(proxy.url, node_id="far", history=ROOMS) as far,
+        Publisher(own_server.url) as publisher,
+    ):
+        gaps = gaps_of(far)
+        alice = await far.host("room:7", "alice")
+        recovery = recovery_in(far)
+        read, key = recovery._page, "cluster_pool:{room:7}:numbers"
+
+        async def held_up(*arguments: Any) -> Any:
+            recovery._page = read
+            async with own_server.client() as client:
+                endless = asyncio.create_task(client.eval("while true do end", 1, key))
+                try:
+                    await eventually(lambda: "BUSY" in own_server.command("HLEN", key))
+                    return await read(*arguments)
+                finally:
+                    own_server.command("SCRIPT", "KILL")
+                    await asyncio.gather(endless, return_exceptions=True)
+
+        recovery._page = held_up
+        await proxy.refuse()
+        for number in range(3):
+            await publisher.broadcast_message("room:7", str(number))
+        await proxy.accept()
+        assert await alice.wait_sent(3, 30) == ["0", "1", "2"]
+        assert recovery._page == read
+        assert missed(gaps, "room:7") == 0
 
 
 @async_test
@@ -457,7 +492,7 @@ async def test_a_history_that_another_node_has_begun_is_read(own_server: RedisSe
         gaps = gaps_of(far)
         alice = await far.host("room:7", "alice")
         await publisher.broadcast_message("room:7", "0")
-        assert await alice.wait_sent() == ["0"]
+        assert await alice.wait_sent(1, 30) == ["0"]
         await asyncio.sleep(0.05)  # epochs of servers that follow each other are of 10 ms
         await near.host("room:7", "bob")
         for lost in ([], ["1"]):
@@ -469,7 +504,7 @@ async def test_a_history_that_another_node_has_begun_is_read(own_server: RedisSe
             await eventually(lambda before=generations: far.counters.generations > before, 30)
             await eventually(lambda: far.ready, 30)
         await publisher.broadcast_message("room:7", "2")
-        assert await alice.wait_sent(3) == ["0", "1", "2"]
+        assert await alice.wait_sent(3, 30) == ["0", "1", "2"]
         assert gaps == []
 
 
@@ -554,7 +589,7 @@ async def test_entries_of_others_are_never_delivered(
         gaps = gaps_of(far)
         alice = await far.host("room:7", "alice")
         await publisher.broadcast_message("room:7", "0")
-        assert await alice.wait_sent() == ["0"]
+        assert await alice.wait_sent(1, 30) == ["0"]
         await proxy.refuse()
         await publisher.broadcast_message("room:7", "1")
         stream = "cluster_pool:{room:7}:history"
@@ -565,7 +600,7 @@ async def test_entries_of_others_are_never_delivered(
         await publisher.broadcast_message("room:7", "2")
         assert len(await publisher.history("room:7")) == 3
         await proxy.accept()
-        assert await alice.wait_sent(3) == ["0", "1", "2"]
+        assert await alice.wait_sent(3, 30) == ["0", "1", "2"]
         await eventually(lambda: far.ready, 30)
         assert gaps == []
         assert "by itself" not in caplog.text
