@@ -6,6 +6,7 @@ after the claim, so that nothing falls between the two; what both have is known 
 from the outbox it is removed, and what is still on its way is not delivered to the newcomer.
 """
 
+import asyncio
 import contextlib
 from collections.abc import Callable
 
@@ -75,6 +76,8 @@ class Rewinds:
         self._histories = histories
         self._tails = Tails(backplane, histories)
         self._accounts = accounts
+        self._one_at_a_time = asyncio.Lock()
+        """Those for whom one reading was made come by one in each turn of the loop."""
         self.handovers = Handovers(backplane.identity.start, accounts, backplane.outbound)
         self._open: dict[str, dict[Member, Position]] = {}
         """Newcomers with messages of the past, and the positions up to which they have all."""
@@ -156,7 +159,9 @@ class Rewinds:
         since = await self.handovers.position(member, found.replaced, stored)
         tail = await self._tails.read(namespace, since, self._deadline(None))
         reader = Reader(member.id, user, self._rules.reader(namespace, user))
-        messages = tail.after(since, reader)
+        async with self._one_at_a_time:
+            await asyncio.sleep(0)
+            messages = tail.after(since, reader)
         return None if messages is None else (tail.floor, messages)
 
     async def _rewind(self, connection: Connection, last: int) -> Position:

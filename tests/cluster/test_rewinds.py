@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from cluster_pool import BackplaneUnavailableError, History, InvalidValueError, Limits
+from cluster_pool.cluster.tails import Tail
 from cluster_pool.testing import FakeWebSocket
-from tests.clusters import Backend, Pool
+from tests.clusters import Backend, Pool, connection_of
 from tests.support import async_test, eventually
 
 ROOM = "room:7"
@@ -225,3 +226,37 @@ async def test_a_position_of_the_application_is_read_on_from_there(backend: Back
                 pool.accept(FakeWebSocket(), namespace=ROOM, since=bad)  # type: ignore[arg-type]
         gone.set()
         await staying
+
+
+@async_test
+async def test_many_that_come_back_at_once_leave_turns_of_the_loop_to_others(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One reading is made for all, and no two get their messages in one turn."""
+    turns, taken, over = 0, list[int](), False
+    after = Tail.after
+
+    async def count() -> None:
+        nonlocal turns
+        while not over:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def counted(*arguments: Any) -> Any:
+        taken.append(turns)
+        return after(*arguments)
+
+    async with backend.pools(1, history=ROOMS) as (pool,):
+        await pool.host(ROOM, "first")
+        former = [await pool.host(ROOM, str(number)) for number in range(30)]
+        await asyncio.gather(*[connection_of(one).close() for one in former])
+        await eventually(lambda: pool.statistics()["memberships"] == 1)
+        await pool.broadcast_message(ROOM, "missed")
+        monkeypatch.setattr(Tail, "after", counted)
+        counting = asyncio.create_task(count())
+        latter = await asyncio.gather(*[pool.host(ROOM, str(number)) for number in range(30)])
+        over = True
+        await counting
+        for websocket in latter:
+            assert await websocket.wait_sent() == ["missed"]
+        assert len(taken) == len(set(taken)) == 30
