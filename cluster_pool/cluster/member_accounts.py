@@ -66,8 +66,11 @@ class MemberAccount:
         self._changed(changed)
 
     def over(self) -> None:
-        """See :class:`.Account`."""
+        """See :class:`.Account`. Where something was lost, the client has heard that."""
         self.is_over = True
+        for member, base in self.bases.items() if self.recovered is False else ():
+            if member in self.has and base.is_beyond(self.has[member]):
+                self.has[member] = base
         parked, self.parked = self.parked, []
         for release in parked:
             release()

@@ -352,6 +352,7 @@ class Node:
     def part_up(self, shard: Shard) -> None:
         """See :class:`BackplaneObserver`."""
         self.ownership.shard_up(shard)
+        self.accounts.renew()
 
     def part_down(self, shard: Shard) -> None:
         """See :class:`BackplaneObserver`: its claims are compared when it is up again."""
@@ -380,6 +381,7 @@ class Node:
         """See :class:`LeaseObserver`."""
         await self.revocations.read_all(keep)
         await self.ownership.register_all(incarnation, keep)
+        self.accounts.renew()
 
     def registered(self) -> bool:
         """See :class:`LeaseObserver`."""

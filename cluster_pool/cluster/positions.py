@@ -91,6 +91,10 @@ class Accounts:
             account.has[member] = base
         self._due[member] = None
 
+    def renew(self) -> None:
+        """Store all positions soon: Redis has perhaps lost them."""
+        self._renew_at = 0.0
+
     async def stop(self) -> None:
         """Store what was received lately, and then nothing any more."""
         if self._task is not None:

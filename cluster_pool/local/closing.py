@@ -57,9 +57,8 @@ def deadline_of(connection: ConnectionState) -> float:
 
 def begin(connection: ConnectionState, code: int, reason: str, within: float | None) -> None:
     """Close the WebSocket behind what was written, or behind its handshake; see ``begin_close``."""
+    _tell_account(connection)
     connection._state = DUE if connection._state is HOLDING else CLOSING
-    if connection._receipts is not None and connection._receipts.account is not None:
-        connection._receipts.account.closing(opened=connection._state is CLOSING)
     now, timing = asyncio.get_running_loop().time(), connection._services.timing
     connection._deadline = now + timing.close
     if within is not None:
@@ -150,6 +149,7 @@ def tell_released(connection: ConnectionState) -> None:
 
 def lose(connection: ConnectionState) -> None:
     """The socket went away by itself."""
+    _tell_account(connection)
     connection._state = CLOSING
     if connection.close_code is None:
         connection.close_code = ABNORMAL
@@ -196,6 +196,12 @@ def note_end(connection: ConnectionState, code: int, reason: str) -> None:
         connection.close_code, connection.close_reason = code, reason
     if connection._transport.is_closed():
         finish(connection)
+
+
+def _tell_account(connection: ConnectionState) -> None:
+    receipts = connection._receipts
+    if receipts is not None and receipts.account is not None:
+        receipts.account.closing(opened=connection._state is not HOLDING)
 
 
 def _report(connection: ConnectionState) -> None:
