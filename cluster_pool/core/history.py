@@ -56,7 +56,7 @@ NOBODY: Final = "-"
 UNITS: Final = {"": 1, "KiB": 1024, "MiB": MIB, "GiB": 1024 * MIB}
 
 _WRITTEN: Final = re.compile(
-    r"(\d{1,13})(?:,(\d{1,6}(?:\.\d{1,3})?)(?:,(\d{1,13})(KiB|MiB|GiB)?)?)?", re.ASCII
+    r"(\d{1,13})(?:,(\d{1,6}(?:\.\d{1,3})?)(?:,(\d{1,13})(KiB|MiB|GiB)?)?)?(,targeted)?", re.ASCII
 )
 _TIME: Final = re.compile(rb"\d{1,15}")
 _STORED: Final = re.compile(r"(\d{1,16}) (\d{1,13})", re.ASCII)
@@ -98,7 +98,8 @@ class History:
 
 
 def rules_of(texts: Sequence[str]) -> dict[str, History]:
-    """Rules from ``PATTERN=MESSAGES``, with ``,SECONDS`` and ``,BYTES`` behind them or not.
+    """Rules from ``PATTERN=MESSAGES``, with ``,SECONDS`` and ``,BYTES`` behind them or not, and
+    ``,targeted`` for ``replay_targeted_without_user``.
 
     Raises:
         InvalidValueError: one of them has another form, or a pattern is there twice.
@@ -110,11 +111,12 @@ def rules_of(texts: Sequence[str]) -> dict[str, History]:
         if found is None or not pattern or pattern in rules:
             raise InvalidValueError(
                 "a history must be PATTERN=MESSAGES, PATTERN=MESSAGES,SECONDS or "
-                "PATTERN=MESSAGES,SECONDS,BYTES (with KiB, MiB or GiB behind them), once for each "
-                f"pattern, not {shown(text)}"
+                "PATTERN=MESSAGES,SECONDS,BYTES (with KiB, MiB or GiB behind them), with ,targeted "
+                f"behind that or not, once for each pattern, not {shown(text)}"
             )
-        messages, seconds, size, unit = found.groups()
+        messages, seconds, size, unit, targeted = found.groups()
         given: dict[str, Any] = {"messages": int(messages)}
+        given["replay_targeted_without_user"] = targeted is not None
         if seconds is not None:
             given["seconds"] = float(seconds)
         if size is not None:

@@ -15,6 +15,7 @@ from tools.bench import (
     idle,
     latency,
     machine,
+    moves,
     peers,
     rolling,
     rooms,
@@ -35,6 +36,7 @@ ONE_LOOP = {
     "shards": shards,
     "peers": peers,
     "rolling": rolling,
+    "moves": moves,
 }
 SERVERS = "servers"
 """Measured only if it is asked for: it needs FastAPI and the ASGI servers."""
@@ -49,7 +51,7 @@ SIZES = {
     "--nodes": "of scale, at least 2",
     "--members": "of scale and watched, in one namespace",
     "--namespaces": "of shards, of one node",
-    "--restarted": "connections of rolling",
+    "--restarted": "connections of rolling and moves",
 }
 EPILOG = """\
 Another tree of the package is measured by the same bench when PYTHONPATH names its folder:
@@ -126,6 +128,7 @@ def _too_many(settings: Settings, wanted: set[str]) -> Iterator[str]:
         "watched": 0,
         SERVERS: max(settings.connections, settings.idle + idle.FIRST, settings.storm),
         "rolling": 2 * settings.restarted,  # HAProxy has two for each
+        "moves": 2 * settings.restarted,
     }
     for name in NAMES:
         if name in wanted and (problem := too_few_descriptors(needs[name])):
