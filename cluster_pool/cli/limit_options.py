@@ -67,9 +67,10 @@ HistoryOption = Annotated[
         "--history",
         metavar="PATTERN=BOUNDS",
         envvar="CLUSTER_POOL_HISTORY",
-        help="Namespaces that keep their latest broadcasts: 'room:*=1000,120,16MiB' keeps 1,000 "
-        "messages, for 120 seconds, and 16 MiB in Redis. Repeatable (in the variable, separated by "
-        "spaces).",
+        help="Namespaces that keep their latest messages: 'room:*=1000,120,16MiB' keeps 1,000 "
+        "messages, for 120 seconds, and 16 MiB in Redis. With ',targeted' behind that a client "
+        "without a user that comes back also gets what was sent to its id alone, and so does "
+        "another one that claims it. Repeatable (in the variable, separated by spaces).",
         show_default=False,
     ),
 ]

@@ -75,13 +75,25 @@ def test_rules_are_checked(rules: Any, error: type[Exception]) -> None:
 
 def test_rules_are_written_in_one_word() -> None:
     """As the command line gives them; what is left out has its default."""
-    assert rules_of(["room:*=5", "a=b=7,1.5", "c=9,2,16MiB", "d=9,2,300"]) == {
+    assert rules_of(["room:*=5", "a=b=7,1.5", "c=9,2,16MiB", "d=9,2,300", "e=9,targeted"]) == {
         "room:*": History(messages=5),
         "a=b": History(messages=7, seconds=1.5),
         "c": History(messages=9, seconds=2, bytes=16 * 1024 * 1024),
         "d": History(messages=9, seconds=2, bytes=300),
+        "e": History(messages=9, replay_targeted_without_user=True),
     }
-    for text in ("room", "=5", "a=", "a=5,", "a=x", "a=5,1,2MB", "a=-5", "a=0", "a=5,100000"):
+    for text in (
+        "room",
+        "=5",
+        "a=",
+        "a=5,",
+        "a=x",
+        "a=5,1,2MB",
+        "a=-5",
+        "a=0",
+        "a=5,100000",
+        "a=targeted",
+    ):
         with pytest.raises(InvalidValueError):
             rules_of([text])
     with pytest.raises(InvalidValueError, match="once for each pattern"):
