@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+from typing import Any
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
@@ -144,3 +145,24 @@ async def test_a_node_that_stops_stores_what_late_answers_prove(own_server: Redi
 
 async def emptied(pool: ClusterPool) -> bool:
     return await pool.count(ROOM) == 0
+
+
+@async_test
+async def test_a_parked_id_is_free_as_soon_as_its_client_has_answered(
+    own_server: RedisServer,
+) -> None:
+    """Where ids are not taken over, too; one that does not answer keeps its id until it is cut."""
+    options: Any = {"history": ROOMS, "on_conflict": "reject"}
+    async with (
+        node(own_server, "a", **options) as (one, server),
+        node(own_server, "b", **options) as (two, other),
+    ):
+        first = await connect(url(server))
+        await two.broadcast_message(ROOM, "had")
+        await two.close(ROOM, "alice", 1012, "moving")
+        assert await rest(first) == ["had"]
+        async with connect(url(other)) as second:
+            assert recovered_of(two)
+            await two.broadcast_message(ROOM, "live")
+            assert await second.recv() == "live"
+        assert one.statistics()["forced_closes"] == 0

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
-from cluster_pool import ClusterPool, History
+from cluster_pool import ClusterPool, History, Limits
 from cluster_pool.server.node import NodeServer
 from tests.server.framing import node
 from tests.server.moving import ROOM
@@ -108,3 +108,24 @@ async def test_a_redis_that_comes_back_empty_is_a_loss_for_those_who_move(
             got = recovered_of(two)
             await two.broadcast_message(ROOM, "live")
             assert (got, await second.recv()) == (False, "live")
+
+
+@async_test
+async def test_more_than_an_outbox_holds_is_not_replayed_in_part(own_server: RedisServer) -> None:
+    """Though the history has all of it."""
+    limits = Limits(outbox_bytes=10_000)
+    async with (
+        node(own_server, "a", history=ROOMS, limits=limits) as (pool, server),
+        connect(url(server, "bob")) as bob,
+    ):
+        async with connect(url(server, "alice")) as first:
+            await broadcast(pool, 1)
+            assert await first.recv() == "old 0"
+        await eventually(lambda: pool.get_connection(ROOM, "alice") is None)
+        for _ in range(20):
+            await pool.broadcast_message(ROOM, "x" * 1000)
+            await bob.recv()
+        async with connect(url(server, "alice")) as second:
+            assert recovered_of(pool) is False
+            await pool.broadcast_message(ROOM, "live")
+            assert await second.recv() == "live"
