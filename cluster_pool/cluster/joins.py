@@ -7,7 +7,7 @@ leaves of one namespace by one connection happen one after another, in the order
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from functools import partial
 from sys import intern
 
@@ -18,6 +18,7 @@ from cluster_pool.cluster.ownership import Ownership
 from cluster_pool.cluster.rejoins import Rejoins
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.closing import ABNORMAL
+from cluster_pool.core.history import Resumption
 from cluster_pool.core.ids import check_id, check_namespace, shown
 from cluster_pool.exceptions import (
     BackplaneUnavailableError,
@@ -94,12 +95,23 @@ class Joins:
                 self._admission.check_open()
                 turn.claiming = True
                 claim = self._ownership.claim(joined, takeover=takeover, deadline=deadline)
-                recovered = await self._rejoins.join(joined, claim)
+                recovered = await self._rejoin(joined, claim)
         except BaseException as error:
             log.debug("not joined: %r, %s: %r", connection, shown(namespace), error)
             raise
         log.debug("joined: %r, %s", connection, shown(namespace))
         return recovered
+
+    async def _rejoin(
+        self, joined: JoinedMembership[Connection], claim: Awaitable[Resumption | None]
+    ) -> bool | None:
+        """Win a claim, and get what was missed; if that is cancelled meanwhile, release it."""
+        try:
+            return await self._rejoins.join(joined, claim)
+        except BaseException:
+            if joined.claim is not None:
+                self._ownership.release(joined)
+            raise
 
     async def _departed(self, connection: Connection, namespace: str, deadline: float) -> None:
         """Wait for the end of an earlier membership that departs from the namespace."""

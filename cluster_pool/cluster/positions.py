@@ -182,9 +182,14 @@ class Accounts:
     def entry_of(self, member: Member) -> str:
         """How far a member has received the history, for its release; "" if unknown."""
         place = Position.parse(self.position_of(member))
-        if place is not None and not member.home and not member.connection.closed:
+        if place is not None and self._leaves(member):
             return LEFT
         return "" if place is None else self._entry(member, place)
+
+    def _leaves(self, member: Member) -> bool:
+        """Whether a member leaves by itself, and has been told what it missed."""
+        joined = not member.home and not member.connection.closed
+        return joined and member in self._accounts[member.connection].bases
 
     def _entry(self, member: Member, place: Position) -> str:
         return self._claims.entry(member.namespace, place, member.connection.user)

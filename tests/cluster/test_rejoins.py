@@ -123,3 +123,31 @@ async def test_more_than_fits_while_the_past_is_read_closes_the_client(backend: 
         await joining
         await eventually(lambda: latter.closed)
         assert latter.close_code == 1013
+
+
+@async_test
+async def test_a_join_that_is_cancelled_meanwhile_is_undone(backend: Backend) -> None:
+    """The next one still gets what was missed."""
+    async with backend.pools(1, history=ROOMS) as (pool,):
+        former, _ = await member_of_lobby(pool, "alice")
+        await former.join(ROOM)
+        await former.close()
+        await eventually(lambda: not pool.statistics()["memberships"])
+        await pool.broadcast_message(ROOM, "missed")
+        latter, websocket = await member_of_lobby(pool, "alice")
+        rewinds: Any = pool._parts.rewinds
+        asked, read = asyncio.Event(), rewinds._tails.read
+
+        async def never(*arguments: Any) -> Any:
+            asked.set()
+            await asyncio.Event().wait()
+
+        rewinds._tails.read = never
+        joining = asyncio.create_task(latter.join(ROOM))
+        await asked.wait()
+        joining.cancel()
+        await asyncio.gather(joining, return_exceptions=True)
+        await eventually(lambda: latter.namespaces == ("lobby",))
+        rewinds._tails.read = read
+        assert await latter.join(ROOM) is True
+        assert await websocket.wait_sent() == ["missed"]
