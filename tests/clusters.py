@@ -14,7 +14,7 @@ from tests.servers import Cluster, RedisServer, Sentinel
 
 Heard = asyncio.Queue[tuple[str, bytes]]
 """Channels and payloads."""
-EXPIRING = re.compile(r":(numbers|history|positions|former_positions)$|:\{~\}:revo(ked|cations)$")
+EXPIRING = re.compile(r":(numbers|history|(former_|parked_)?positions)$|:\{~\}:revo(ked|cations)$")
 """Keys that a clean stop may leave, because they have a ttl."""
 PATIENCE = 20.0
 """Seconds for a start or a claim, of which no test asks how long they take."""

@@ -7,6 +7,7 @@ returns. The scripts and the callers decide; nothing here does.
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import IntEnum
 from typing import Any, Final, NamedTuple, TypeVar
 
 from redis.exceptions import ResponseError
@@ -18,6 +19,7 @@ from cluster_pool.backplane.script_words import (
     EMPTIED,
     KEPT,
     LOST,
+    MISSED,
     NOT_REGISTERED,
     REFUSED,
     REJECT,
@@ -44,7 +46,23 @@ PAGE: Final = 500
 """Members per page; also namespaces per call, or per step, that does little for each."""
 
 _RELEASED: Final = {ord(NOT_REGISTERED): None, ord(RELEASED): False, ord(EMPTIED): True}
-_ASSERTED: Final = {ord(LOST): False, ord(KEPT): True, ord(REFUSED): None}
+
+
+class Standing(IntEnum):
+    """Whether an asserted claim stands; truthy if it does."""
+
+    LOST = 0
+    KEPT = 1
+    MISSED = 2
+    """It stands, and messages to its id were parked in a history, since it was taken for gone."""
+
+
+_ASSERTED: Final = {
+    ord(LOST): Standing.LOST,
+    ord(KEPT): Standing.KEPT,
+    ord(MISSED): Standing.MISSED,
+    ord(REFUSED): None,
+}
 
 
 class ClaimReply(NamedTuple):
@@ -163,7 +181,7 @@ class Claims:
         not_after: int,
         deadline: float,
         told: Sequence[tuple[int, str]] = (),
-    ) -> Reply[list[bool | None]]:
+    ) -> Reply[list[Standing | None]]:
         """Register claims under a new incarnation; gives for each whether this node still owns it.
 
         None when Redis refused a command for the claim's namespace, which is logged: that claim is
@@ -194,7 +212,7 @@ class Claims:
             groups=asserted,
         )
 
-        def read(reply: list[Any]) -> list[bool | None]:
+        def read(reply: list[Any]) -> list[Standing | None]:
             _, codes, refused = in_time(reply)
             if refused:
                 log.warning("claims were not registered: %s", refused.decode())
@@ -220,7 +238,7 @@ class Claims:
             updates=[(id, claim.time, claim.nonce, profile)],
         )
         _, codes = in_time(await self._topology.script(deadline, call))
-        return _ASSERTED[codes[0]] is True
+        return _ASSERTED[codes[0]] is Standing.KEPT
 
     def entry(self, namespace: str, place: Position, user: str | None) -> str:
         """The position of a member, as it is stored."""

@@ -50,7 +50,7 @@ LEASES = "L"
 
 # A digit for each item of a send, each claim that is asserted, each claim that is released.
 ABSENT, ROUTED, UNREACHABLE, REFUSED, LATE_ITEM, UNKNOWN, HELD_ITEM, GONE_ITEM, PARKED = "012345678"
-LOST, KEPT = "01"
+LOST, KEPT, MISSED = "014"
 NOT_REGISTERED, RELEASED, EMPTIED = "012"
 
 # Seconds until a counter or an emptying release expires, and how many of these releases are kept.

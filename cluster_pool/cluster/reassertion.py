@@ -1,7 +1,8 @@
 """Registers this node's claims again: after a rejoin, after drift, and when there is doubt.
 
 Claims are asserted with their original tokens. A membership whose id another node has won with a
-greater token is passed to ``evict``, which closes its connection.
+greater token is passed to ``evict``, which closes its connection. One for whose id messages were
+parked in a history, while it was taken for gone, is closed: its client comes back for them.
 """
 
 import asyncio
@@ -10,17 +11,19 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterat
 from typing import Any, TypeVar
 
 from cluster_pool.backplane.calls import deadline_in
-from cluster_pool.backplane.claims import BATCH, PAGE, Claims
+from cluster_pool.backplane.claims import BATCH, PAGE, Claims, Standing
 from cluster_pool.backplane.in_steps import overlapped
 from cluster_pool.backplane.topology import Links, Topology
 from cluster_pool.cluster.lease import LeaseState
 from cluster_pool.cluster.lease_keeper import Keep
 from cluster_pool.cluster.namespaces import Namespaces
 from cluster_pool.core.claims import CHECKSUM_MODULUS
+from cluster_pool.core.closing import TRY_AGAIN_LATER
 from cluster_pool.core.config import Timing
 from cluster_pool.exceptions import BackplaneUnavailableError
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.membership import Membership
+from cluster_pool.local.outbox import kick
 from cluster_pool.local.profiles import told_of
 from cluster_pool.local.table import ConnectionTable
 
@@ -204,6 +207,8 @@ class Reassertion:
                             unwanted.append((membership.id, here, ""))
                     elif kept:
                         membership.claim = claim._replace(incarnation=incarnation)
+                        if kept is Standing.MISSED:
+                            kick(membership.connection, TRY_AGAIN_LATER, "messages were missed")
                     elif kept is not None:
                         self._evict(membership)
                 if unwanted:

@@ -18,7 +18,8 @@ class SendResult(enum.Enum):
     """There is no such member."""
     UNREACHABLE = "unreachable"
     """The owner's node was not subscribed at that moment, or its lease is over and its members are
-    not removed yet (also when Redis refuses its heartbeats); nothing was handed over."""
+    not removed yet (also when Redis refuses its heartbeats); nothing was handed over. In a
+    namespace with a history the message may be in that, as for REFUSED."""
     REFUSED = "refused"
     """The connection is closing, or its outbox is full. In a namespace with a history the message
     may be in that, and comes when the id is there again; so it may after TIMED_OUT."""

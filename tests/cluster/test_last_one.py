@@ -5,6 +5,7 @@ import contextlib
 
 from cluster_pool import BackplaneUnavailableError, Connection, Timing
 from cluster_pool.backplane.calls import deadline_in
+from cluster_pool.backplane.claims import Standing
 from cluster_pool.core.claims import incarnation_of
 from cluster_pool.testing import FAST
 from tests.clusters import Backend, Pool, claim_of, connection_of
@@ -116,7 +117,7 @@ async def test_a_release_finds_a_claim_that_an_assertion_has_just_changed(backen
             backplane.topology.of("hall").clock.at(deadline),
             deadline,
         )
-        assert kept == [True]
+        assert kept == [Standing.KEPT]
         fired: list[str] = []
         await one.remove_connection(connection_of(alice), lambda: fired.append("alice"))
         assert fired == ["alice"]

@@ -1,6 +1,7 @@
 -- Registers claims that a node holds already, under its present incarnation, with their own tokens.
--- Reply {LATE}, or {OK, codes, error}: per claim KEPT, LOST to a claim with a greater token, or
---       REFUSED when Redis refused a command for its namespace; and the error of that
+-- Reply {LATE}, or {OK, codes, error}: per claim KEPT; MISSED, which is kept as well, when messages to the
+--       id were parked, see positions.lua; LOST to a claim with a greater token; or REFUSED when Redis
+--       refused a command for its namespace; and the error of that
 -- With several namespaces it touches several hash tags, and works on one Redis only. An error in one
 -- namespace does not stop the others.
 
@@ -46,7 +47,10 @@ end
 local function assert_in(
   members, owners, numbers, profiles, channel, events_channel, history, asserted, from
 )
-  local registered = redis.call('HMGET', members, unpack(column(asserted, 1)))
+  local ids = column(asserted, 1)
+  local registered = redis.call('HMGET', members, unpack(ids))
+  local parked_key = string.sub(numbers, 1, -8) .. 'parked_positions'
+  local parked = redis.call('EXISTS', parked_key) == 1 and redis.call('HMGET', parked_key, unpack(ids)) or {}
   local found = {}
   local fields = {}
   local changes = {}
@@ -91,7 +95,7 @@ local function assert_in(
       -- a watcher may have seen no living owner meanwhile
       events[#events + 1] = event('join', id, node, some(profile))
     end
-    found[i] = kept and KEPT or LOST
+    found[i] = kept and (parked[i] and MISSED or KEPT) or LOST
   end
   if #fields > 0 then
     redis.call('HSET', members, unpack(fields))

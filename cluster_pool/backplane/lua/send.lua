@@ -99,7 +99,7 @@ local function keeping_of(numbers, ids)
     local _, _, reader = positions.parse(entry)
     if reader ~= '-' then readers[i] = reader end
   end
-  return {numbers = numbers, epoch = epoch, place = place, readers = readers, items = {''}, parked = {}}
+  return {numbers = numbers, epoch = epoch, place = place, readers = readers, items = {''}, parked = {}, marks = {}}
 end
 
 -- Keeps an item for an id and its reader; returns its place in the history as text.
@@ -122,6 +122,8 @@ local function append(keeping)
     local history = make_history(redis, server, mended)
     if not history.append(keeping.numbers, epoch, count, 'i', payload, place) then return end
   end
+  if #keeping.parked == 0 then return end
+  make_positions(redis, server, mended).park(keeping.numbers, keeping.marks)
   for _, position in ipairs(keeping.parked) do codes[position] = PARKED end
 end
 local heard_of = {}
@@ -207,6 +209,8 @@ for number, not_after, kept, size in each(runs) do
     end
     if codes[position] == HELD_ITEM then held[members] = true end
     if unowned and readers[i] and codes[position] ~= HELD_ITEM then
+      keeping.marks[#keeping.marks + 1] = argv[at]
+      keeping.marks[#keeping.marks + 1] = keeping.epoch .. ' ' .. digits(keeping.place[1])
       keep(keeping, argv[at], readers[i], argv[at + 1])
       keeping.parked[#keeping.parked + 1] = position
     end

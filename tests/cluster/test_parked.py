@@ -1,0 +1,74 @@
+"""Messages that were parked for ids whose clients were connected all the while."""
+
+from cluster_pool import History, SendResult
+from cluster_pool.backplane.calls import deadline_in
+from cluster_pool.core.history import Position
+from cluster_pool.testing import FakeWebSocket
+from tests.clusters import Backend, Pool, claim_of, connection_of
+from tests.support import async_test, eventually
+
+ROOM = "room:7"
+ROOMS = {"room:*": History(replay_targeted_without_user=True)}
+
+
+async def park(backend: Backend, pool: Pool) -> None:
+    """A message to a member whose claim is removed, as when its node is taken for dead; the node
+    registers it again."""
+    members = pool._parts.setup.keys.members(ROOM)
+    result: SendResult | None = None
+    while result is not SendResult.PARKED:
+        with backend.sync_client() as client:
+            client.hdel(members, "alice")
+        result = await pool.send(ROOM, "alice", "to alice")
+
+
+async def texts(websocket: FakeWebSocket, last: str) -> list[str | bytes]:
+    """The messages that came, up to one."""
+    await eventually(lambda: last in websocket.sent)
+    return list(websocket.sent)
+
+
+@async_test
+async def test_its_client_is_closed_and_comes_back_for_them(backend: Backend) -> None:
+    """With 1013; others stay. What has come since is sent again, behind them."""
+    async with backend.pools(2, history=ROOMS) as (one, two):
+        alice, bob = [await one.host(ROOM, id) for id in ("alice", "bob")]
+        await two.broadcast_message(ROOM, "1")
+        await alice.wait_sent()
+        await park(backend, two)
+        await eventually(lambda: connection_of(alice).close_code == 1013, 30)
+        back = await two.host(ROOM, "alice")
+        assert connection_of(back).recovered is True
+        await two.broadcast_message(ROOM, "2")
+        assert await texts(back, "2") == ["1", "to alice", "2"]
+        assert await texts(bob, "2") == ["1", "2"]
+        assert not connection_of(bob).closed
+
+
+@async_test
+async def test_no_later_position_is_stored(backend: Backend) -> None:
+    """Live messages came after those that were parked, and the client has received them; also when
+    the history has begun anew meanwhile."""
+    async with backend.pools(2, history=ROOMS) as (one, two):
+        parts = two._parts.backplane
+        keys, claim = parts.setup.keys, claim_of(await one.host(ROOM, "alice"))
+        await two.broadcast_message(ROOM, "1")
+        with backend.sync_client() as client:
+            registered = client.hget(keys.members(ROOM), "alice")
+        await park(backend, two)
+        await two.broadcast_message(ROOM, "2")
+        here = Position.parse((await two.position(ROOM)).replace(".", " "))
+        assert here is not None
+        for later in (here, Position(f"{int(here.epoch) + 1}", 0)):
+            stored = [("alice", claim, parts.claims.entry(ROOM, later, None))]
+            with backend.sync_client() as client:
+                client.hset(keys.members(ROOM), "alice", registered)
+            await parts.claims.store_positions(ROOM, stored, deadline_in(20))
+            with backend.sync_client() as client:
+                found = client.hget(keys.positions(ROOM), "alice").decode()
+            assert Position.parse(" ".join(found.split(" ")[:2])) == here._replace(
+                number=here.number - 2
+            )
+        back = await two.host(ROOM, "alice")
+        assert (await texts(back, "2"))[-2:] == ["to alice", "2"]
+        assert not backend.keys_of("parked_positions")
