@@ -48,6 +48,8 @@ class Rejoins:
                 past = await self._rewinds.missed(member, found)
             except BackplaneUnavailableError:
                 past = None
+            if not self._rewinds.is_there(member):
+                return None  # it has lost its id meanwhile, or was removed: nothing is for it
             if past is not None and deliver_whole(member.connection, past[1]):
                 floor, recovered = past[0], True
         self._accounts.replayed(member, floor, recovered)

@@ -251,11 +251,12 @@ class Rewinds:
         floor = self._open.get(member.namespace, {}).get(member)
         if floor is None:
             return False
-        if not self._is_there(member) or place.is_beyond(floor):
+        if not self.is_there(member) or place.is_beyond(floor):
             self.forget(member)
         return place.is_within(floor)
 
-    def _is_there(self, member: Member) -> bool:
+    def is_there(self, member: Member) -> bool:
+        """Whether it is a member still."""
         return self._table.get(member.namespace, member.id) is member
 
 

@@ -151,3 +151,37 @@ async def test_a_join_that_is_cancelled_meanwhile_is_undone(backend: Backend) ->
         rewinds._tails.read = read
         assert await latter.join(ROOM) is True
         assert await websocket.wait_sent() == ["missed"]
+
+
+@async_test
+async def test_an_id_that_is_lost_meanwhile_gets_nothing(backend: Backend) -> None:
+    """Another connection took it over, which gets all; nothing is kept for the former one."""
+    async with backend.pools(2, history=ROOMS) as (one, two):
+        former, _ = await member_of_lobby(two, "alice")
+        await former.join(ROOM)
+        await former.close()
+        await eventually(lambda: not two.statistics()["memberships"])
+        await one.broadcast_message(ROOM, "missed")
+        latter, websocket = await member_of_lobby(two, "alice")
+        rewinds: Any = two._parts.rewinds
+        asked, reading, read = asyncio.Event(), asyncio.Event(), rewinds._tails.read
+
+        async def later(*arguments: Any) -> Any:
+            asked.set()
+            await reading.wait()
+            return await read(*arguments)
+
+        rewinds._tails.read = later
+        joining = asyncio.create_task(latter.join(ROOM))
+        await asked.wait()
+        other, others = await member_of_lobby(one, "another")
+        assert await other.join(ROOM, id="alice", on_conflict="takeover") is True
+        await eventually(lambda: latter.namespaces == ("lobby",))
+        await one.send(ROOM, "alice", "private")
+        await one.broadcast_message(ROOM, "live")
+        assert await others.wait_sent(3) == ["missed", "private", "live"]
+        reading.set()
+        assert await joining is None
+        await two.send("lobby", "alice", "last")
+        assert await websocket.wait_sent() == ["last"]
+        assert not rewinds.meets(ROOM)
