@@ -34,6 +34,7 @@ class Succession:
         self.patient_until = self.unsure_until = NEVER
         self._server = ""
         self._change = ServerChange.SAME
+        self._lost_at = NEVER
 
     def come_to(self, server: str, *, lost: bool) -> ServerChange:
         """The next generation is at ``server``; gives the change since :meth:`settle`.
@@ -60,4 +61,9 @@ class Succession:
             self.patient_until = self.unsure_until = now + min(PATIENCE, 2 * heartbeat)
         if self._change is ServerChange.LOST:
             self.unsure_until = now + 2 * heartbeat
+            self._lost_at = now
         self._change = ServerChange.SAME
+
+    def lost_within(self, seconds: float, now: float) -> bool:
+        """Whether a server has lost its state so lately, as far as this process knows."""
+        return self._change is ServerChange.LOST or now - self._lost_at < seconds

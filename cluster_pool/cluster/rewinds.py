@@ -9,6 +9,7 @@ from the outbox it is removed, and what is still on its way is not delivered to 
 import asyncio
 import contextlib
 from collections.abc import Callable
+from typing import Final
 
 from cluster_pool.backplane.backplane import Backplane
 from cluster_pool.cluster.admission import Admission
@@ -18,13 +19,16 @@ from cluster_pool.cluster.member_accounts import Member
 from cluster_pool.cluster.positions import Accounts
 from cluster_pool.cluster.tails import Tails
 from cluster_pool.core.config import COUNTLESS
-from cluster_pool.core.history import HistoryMessage, Position, Reader, Resumption, Wish
+from cluster_pool.core.history import History, HistoryMessage, Position, Reader, Resumption, Wish
 from cluster_pool.core.message import Outgoing, PublishedMessage, encode
 from cluster_pool.exceptions import BackplaneUnavailableError
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.handshake import hold_again, release_hold
 from cluster_pool.local.outbox import put_ahead
 from cluster_pool.local.table import ConnectionTable
+
+MINUTE: Final = 60.0
+"""Seconds for which it is kept who was there, at least."""
 
 
 class Hold:
@@ -72,6 +76,7 @@ class Rewinds:
         self._deadline = backplane.deadline
         self._outbox_bytes = backplane.setup.limits.outbox_bytes
         self._rules = backplane.setup.histories
+        self._topology = backplane.topology
         self._table = table
         self._histories = histories
         self._tails = Tails(backplane, histories)
@@ -133,11 +138,19 @@ class Rewinds:
         if found.since is not None:
             floor = await self._recover(member, found)
             recovered = floor is not None
+        elif self._is_forgotten(connection.namespace):
+            recovered = False
         if floor is None and wish.last:
             floor = await self._rewind(connection, wish.last)
         self._accounts.replayed(member, floor or found.last, recovered)
         if floor is not None:
             self.note(member, floor)
+
+    def _is_forgotten(self, namespace: str) -> bool:
+        """Whether Redis has lost lately who was there: then it may have been anybody."""
+        seconds = max(MINUTE, (self._rules.of(namespace) or History()).seconds)
+        succession = self._topology.of(namespace).succession
+        return succession.lost_within(seconds, asyncio.get_running_loop().time())
 
     async def _recover(self, member: Member, found: Resumption) -> Position | None:
         """Give it all that it has missed; None if something of that is lost."""

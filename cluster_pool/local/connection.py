@@ -109,8 +109,8 @@ class Connection(Joining):
         """Whether its client has got all that was sent to its id while it was away.
 
         ``None``: it was not there lately, or its namespace has no history. ``False``: it was, and
-        something has left the history since then, so nothing old is sent. ``True``: all that it
-        has missed is sent before anything new, so nothing is missing.
+        something has left the history since then, so nothing old is sent; or Redis has lost lately
+        who was there. ``True``: all that it has missed is sent before anything new.
         """
         account = None if self._receipts is None else self._receipts.account
         return None if account is None else account.recovered

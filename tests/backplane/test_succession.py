@@ -41,7 +41,12 @@ def test_the_lack_of_a_claim_says_nothing_while_claims_are_registered_again() ->
     servers.come_to("", lost=False)
     servers.settle(101.0, 3.0)
     assert servers.unsure_until == 106.0
+    assert servers.lost_within(5, 104.0)
+    assert not servers.lost_within(5, 105.0)
+    servers.come_to("", lost=True)
+    assert servers.lost_within(5, 200.0)
     servers = Succession()
+    assert not servers.lost_within(5, 0.0)
     servers.come_to("a", lost=False)
     servers.come_to("b", lost=False)
     servers.settle(100.0, 3.0)

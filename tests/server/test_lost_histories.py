@@ -84,6 +84,31 @@ async def test_a_client_is_told_that_something_is_lost(
 
 @pytest.mark.parametrize("own_server", ["redis", "valkey"], indirect=True)
 @async_test
+async def test_whoever_comes_after_a_redis_has_lost_its_state_may_lack_something(
+    own_server: RedisServer,
+) -> None:
+    """It is lost who was there, too."""
+    async with (
+        node(own_server, "a", history=ROOMS) as (one, server),
+        node(own_server, "b", history=ROOMS) as (two, other),
+        connect(url(server, "bob")),
+    ):
+        async with connect(url(other, "carol")):
+            assert recovered_of(two, "carol") is None
+        async with connect(url(server, "alice")):
+            pass
+        await eventually(lambda: one.get_connection(ROOM, "alice") is None)
+        await broadcast(two, 5)
+        own_server.kill()
+        await eventually(lambda: not one.ready and not two.ready)
+        own_server.start()
+        await eventually(lambda: one.ready and two.ready, 30)
+        async with connect(url(other, "alice")):
+            assert recovered_of(two) is False
+
+
+@pytest.mark.parametrize("own_server", ["redis", "valkey"], indirect=True)
+@async_test
 async def test_a_redis_that_comes_back_empty_is_a_loss_for_those_who_move(
     own_server: RedisServer,
 ) -> None:
