@@ -13,7 +13,7 @@ from cluster_pool import ClusterPool, Connection, History, Limits, Timing
 from cluster_pool.cluster import handovers, positions
 from cluster_pool.server.node import NodeServer
 from cluster_pool.testing import FakeWebSocket
-from tests.frame_client import CLOSE, FrameClient
+from tests.frame_client import CLOSE, TEXT, FrameClient
 from tests.server.framing import node
 from tests.server.running import HANDSHAKE, KEY
 from tests.servers import RedisServer
@@ -129,6 +129,7 @@ async def test_a_node_that_stops_stores_what_late_answers_prove(own_server: Redi
             async with FrameClient.connect(url(server)) as client:
                 for number in range(5):
                     await pool.broadcast_message(ROOM, str(number))
+                    await client.until(TEXT)
                 stopping = asyncio.create_task(pool.stop())
                 code = await client.until(CLOSE)
                 await asyncio.sleep(1.5)  # longer than a call to Redis may take

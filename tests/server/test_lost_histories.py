@@ -84,7 +84,7 @@ async def test_a_client_is_told_that_something_is_lost(
 
 @pytest.mark.parametrize("own_server", ["redis", "valkey"], indirect=True)
 @async_test
-async def test_whoever_comes_after_a_redis_has_lost_its_state_may_lack_something(
+async def test_newcomers_after_a_loss_of_state_may_lack_something(
     own_server: RedisServer,
 ) -> None:
     """It is lost who was there, too."""
