@@ -3,12 +3,13 @@
 import asyncio
 from bisect import bisect_right
 from functools import partial
+from time import monotonic
 from typing import Any, Final, NamedTuple
 
 from cluster_pool.backplane.backplane import Backplane
 from cluster_pool.backplane.calls import deadline_in, ending_at
 from cluster_pool.backplane.histories import Histories
-from cluster_pool.cluster.dispatcher import message_of
+from cluster_pool.cluster.dispatcher import Turn, message_of
 from cluster_pool.cluster.histories import HistoryReading
 from cluster_pool.core import envelope
 from cluster_pool.core.config import COUNTLESS
@@ -117,12 +118,14 @@ class Tails:
         floor, newest = NOWHERE, dict[str, int]()
         begins = reached = start
         past: list[Past] = []
-        place = Position("", start)
+        place, turn = Position("", start), Turn()
         async for page in self._histories.after(namespace, place, deadline_in(self._timeout)):
             if page.position.epoch != floor.epoch:  # the first page, or it has begun anew
                 begins, past = start, []
             floor = page.position
             for entry in page.entries:
+                if monotonic() >= turn.ends:
+                    await turn.yield_now()
                 first, last = entry.places
                 if first > reached:  # something has left it
                     begins, past = first, []

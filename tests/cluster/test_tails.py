@@ -8,6 +8,7 @@ import pytest
 
 from cluster_pool import BackplaneUnavailableError, History
 from cluster_pool.backplane.calls import deadline_in
+from cluster_pool.cluster import dispatcher
 from cluster_pool.cluster.tails import Tail, Tails
 from cluster_pool.core.history import Position, Reader
 from tests.clusters import Backend, Pool
@@ -175,3 +176,35 @@ async def test_a_reader_that_gives_up_harms_no_other() -> None:
             assert isinstance(result, BackplaneUnavailableError)
         histories._read = read
         assert texts(await tails.read(ROOM, since, deadline_in(20)), since) == ["text"]
+
+
+@async_test
+async def test_a_long_history_leaves_turns_of_the_loop_to_others(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the entries of one page, as soon as its turn is over."""
+    monkeypatch.setattr(dispatcher, "TURN", 0)
+    turns, read = 0, set[int]()
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with backend.pools(1, history=ROOMS) as (pool,):
+        await pool.host(ROOM, "first")
+        for number in range(20):
+            await pool.broadcast_message(ROOM, str(number))
+        histories = pool._parts.histories
+        opened = histories.opened
+
+        def noted(*arguments: Any) -> Any:
+            read.add(turns)
+            return opened(*arguments)
+
+        monkeypatch.setattr(histories, "opened", noted)
+        counting = asyncio.create_task(count())
+        tail = await tail_of(pool)
+        counting.cancel()
+        assert len(texts(tail, await place(pool, 0))) == len(read) == 20
