@@ -1,5 +1,7 @@
 """Messages that were parked for ids whose clients were connected all the while."""
 
+import itertools
+
 from cluster_pool import History, SendResult
 from cluster_pool.backplane.calls import deadline_in
 from cluster_pool.core.history import Position
@@ -11,15 +13,16 @@ ROOM = "room:7"
 ROOMS = {"room:*": History(replay_targeted_without_user=True)}
 
 
-async def park(backend: Backend, pool: Pool) -> None:
+async def park(backend: Backend, pool: Pool) -> str:
     """A message to a member whose claim is removed, as when its node is taken for dead; the node
-    registers it again."""
+    registers it again, perhaps before a message is parked."""
     members = pool._parts.setup.keys.members(ROOM)
-    result: SendResult | None = None
-    while result is not SendResult.PARKED:
+    for number in itertools.count():
         with backend.sync_client() as client:
             client.hdel(members, "alice")
-        result = await pool.send(ROOM, "alice", "to alice")
+        if await pool.send(ROOM, "alice", f"to alice {number}") is SendResult.PARKED:
+            return f"to alice {number}"
+    raise AssertionError
 
 
 async def texts(websocket: FakeWebSocket, last: str) -> list[str | bytes]:
@@ -35,12 +38,13 @@ async def test_its_client_is_closed_and_comes_back_for_them(backend: Backend) ->
         alice, bob = [await one.host(ROOM, id) for id in ("alice", "bob")]
         await two.broadcast_message(ROOM, "1")
         await alice.wait_sent()
-        await park(backend, two)
+        parked = await park(backend, two)
         await eventually(lambda: connection_of(alice).close_code == 1013, 30)
         back = await two.host(ROOM, "alice")
         assert connection_of(back).recovered is True
         await two.broadcast_message(ROOM, "2")
-        assert await texts(back, "2") == ["1", "to alice", "2"]
+        assert (await texts(back, "2"))[-2:] == [parked, "2"]
+        assert parked not in alice.sent
         assert await texts(bob, "2") == ["1", "2"]
         assert not connection_of(bob).closed
 
@@ -55,7 +59,7 @@ async def test_no_later_position_is_stored(backend: Backend) -> None:
         await two.broadcast_message(ROOM, "1")
         with backend.sync_client() as client:
             registered = client.hget(keys.members(ROOM), "alice")
-        await park(backend, two)
+        parked = await park(backend, two)
         await two.broadcast_message(ROOM, "2")
         here = Position.parse((await two.position(ROOM)).replace(".", " "))
         assert here is not None
@@ -70,5 +74,5 @@ async def test_no_later_position_is_stored(backend: Backend) -> None:
                 number=here.number - 2
             )
         back = await two.host(ROOM, "alice")
-        assert (await texts(back, "2"))[-2:] == ["to alice", "2"]
+        assert (await texts(back, "2"))[-2:] == [parked, "2"]
         assert not backend.keys_of("parked_positions")
