@@ -76,3 +76,23 @@ async def test_no_later_position_is_stored(backend: Backend) -> None:
         back = await two.host(ROOM, "alice")
         assert (await texts(back, "2"))[-2:] == [parked, "2"]
         assert not backend.keys_of("parked_positions")
+
+
+@async_test
+async def test_nothing_is_parked_for_an_id_of_a_former_epoch(backend: Backend) -> None:
+    """The history has begun anew since it was there: it comes back to nothing, and is told."""
+    async with backend.pools(1, history=ROOMS) as (pool,):
+        keys, other = pool._parts.setup.keys, await pool.host(ROOM, "other")
+        await connection_of(await pool.host(ROOM, "alice")).close()
+        await eventually(lambda: pool.statistics()["memberships"] == 1)
+        assert await pool.send(ROOM, "alice", "parked") is SendResult.PARKED
+        with backend.sync_client() as client:
+            client.hset(keys.numbers(keys.channel(ROOM)), "epoch", "")
+        await pool.broadcast_message(ROOM, "1")
+        assert await pool.send(ROOM, "alice", "lost") is SendResult.ABSENT
+        assert (await pool.position(ROOM)).endswith(".1")
+        back = await pool.host(ROOM, "alice")
+        assert connection_of(back).recovered is False
+        assert await pool.send(ROOM, "alice", "2")
+        assert await back.wait_sent() == ["2"]
+        assert other.sent == ["1"]

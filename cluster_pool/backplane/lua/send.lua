@@ -94,12 +94,16 @@ local function keeping_of(numbers, ids)
     epoch, last, place = make_history(redis, server, mended).count_anew(numbers, 0, counted_by, found, last)
     if not place then return end
   end
-  local positions, readers = make_positions(redis, server, mended), {}
+  local positions, readers, resumes = make_positions(redis, server, mended), {}, {}
   for i, entry in ipairs(positions.read(numbers, ids)) do
-    local _, _, reader = positions.parse(entry)
+    local there, _, reader = positions.parse(entry)
     if reader ~= '-' then readers[i] = reader end
+    resumes[i] = reader and there == epoch -- an id of a former epoch comes back to nothing of this one
   end
-  return {numbers = numbers, epoch = epoch, place = place, readers = readers, items = {''}, parked = {}, marks = {}}
+  return {
+    numbers = numbers, epoch = epoch, place = place, readers = readers, resumes = resumes,
+    items = {''}, parked = {}, marks = {}
+  }
 end
 
 -- Keeps an item for an id and its reader; returns its place in the history as text.
@@ -208,7 +212,7 @@ for number, not_after, kept, size in each(runs) do
       codes[position], unowned = absent, true
     end
     if codes[position] == HELD_ITEM then held[members] = true end
-    if unowned and readers[i] and codes[position] ~= HELD_ITEM then
+    if unowned and readers[i] and keeping.resumes[i] and codes[position] ~= HELD_ITEM then
       keeping.marks[#keeping.marks + 1] = argv[at]
       keeping.marks[#keeping.marks + 1] = keeping.epoch .. ' ' .. digits(keeping.place[1])
       keep(keeping, argv[at], readers[i], argv[at + 1])
