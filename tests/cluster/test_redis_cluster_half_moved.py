@@ -199,3 +199,27 @@ async def test_other_namespaces_of_its_shard_are_registered_again_meanwhile(
         await asyncio.to_thread(move.finish)
         await eventually(lambda: not restoration.due)
         assert await one.count(stuck) == 1
+
+
+@async_test
+async def test_a_message_that_waits_for_a_slot_is_kept_once(redis: RedisCluster) -> None:
+    """The counter of its owner's channel has gone ahead: until it is there the message is tried
+    again and again, and the history has none of these attempts."""
+    source, name = away_from_home(redis)
+    target = next(one for one in redis.primaries if one is not source)
+    history = {"*": History(replay_targeted_without_user=True)}
+    async with cluster_pools(redis, history=history) as (one, two):
+        alice = await two.host(name, "alice")
+        await one.send(name, "alice", "1")
+        await alice.wait_sent()
+        start = two._parts.backplane.identity.start
+        move = await asyncio.to_thread(SlotMove, redis, slot_of(name), target)
+        counter = f"cluster_pool:{{{name}}}:start:{start}:numbers"
+        await asyncio.to_thread(move.carry, counter)
+        sending = asyncio.create_task(one.send(name, "alice", "2", timeout=20.0))
+        await asyncio.sleep(1)
+        assert not sending.done()
+        assert (await one.position(name)).endswith(".1")
+        await asyncio.to_thread(move.finish)
+        assert await sending
+        assert await alice.wait_sent(2) == ["1", "2"]

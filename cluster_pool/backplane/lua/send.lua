@@ -39,8 +39,9 @@ local halted = false -- a counter has moved to another primary ahead of its slot
 local own = ''
 local unknown = {}
 local held = {} -- the members of namespaces for which nothing more is executed
-local parcels = {} -- by incarnation: false when it is gone, STRANGER when its lease may be over
-local STRANGER = {}
+local parcels = {} -- by incarnation: false when it is gone, STRANGER when its lease may be over, AWAY when its
+-- counter has moved: nothing is kept for it, since its items come again
+local STRANGER, AWAY = {}, {}
 local order = {}
 local unheard = {}
 local openings = {} -- by the size of a claim: the msgpack bytes before it
@@ -52,6 +53,13 @@ local function parcel_for(incarnation)
     if stop then return string.sub(ended, stop + 1, stop + 1) == '?' and STRANGER end
   end
   local start = match(incarnation, '^[^.]*')
+  if PUBLISH == 'SPUBLISH' then
+    local found = redis.pcall('EXISTS', start_prefix .. start .. ':numbers')
+    if type(found) == 'table' and found.err and find(found.err, 'non local key', 1, true) then
+      refusal, halted = found.err, true
+      return AWAY
+    end
+  end
   local parcel = {incarnation = incarnation, start = start, count = 0, parts = {''}, positions = {}}
   order[#order + 1] = parcel
   return parcel
@@ -191,6 +199,8 @@ for number, not_after, kept, size in each(runs) do
         codes[position] = UNKNOWN
         unknown[#unknown + 1] = incarnation
         held[members] = true
+      elseif parcel == AWAY then
+        codes[position] = HELD_ITEM
       elseif parcel then
         local size = #claim
         if not openings[size] then openings[size] = '\146' .. str_header(size) end
