@@ -118,14 +118,19 @@ class Accounts:
         self, namespace: str, id: str, former: Claim, tell: Callable[[str, str], None]
     ) -> None:
         """Tell up to where the member of a former claim of this node has received the history, when
-        nothing more can change that, or it has lasted too long: its mark and the position."""
+        nothing more can change that, or it has lasted too long: its mark and the position.
+
+        Nothing is told where there is no history, as far as this node knows.
+        """
         mark = mark_of(former)
         key = namespace, id, mark
         member = self._member(key)
+        account = None if member is None else self._accounts.get(member.connection)
+        if account is None and key not in self._parted and self._rules.of(namespace) is None:
+            return
         if member is None:
             tell(mark, self._parted.get(key, ""))
             return
-        account = self._accounts.get(member.connection)
         if account is None or account.is_over or member not in account.has:
             tell(mark, self.position_of(member))
             return

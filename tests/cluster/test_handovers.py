@@ -13,7 +13,7 @@ from cluster_pool.core.claims import Claim
 from cluster_pool.core.envelope import BrokenEnvelopeError
 from cluster_pool.core.history import Position
 from tests.clusters import Backend, Pool, connection_of
-from tests.support import async_test
+from tests.support import async_test, eventually
 
 ROOM = "room"
 ROOMS = {ROOM: History()}
@@ -106,3 +106,24 @@ async def test_an_id_that_is_taken_over_is_handed_over(backend: Backend) -> None
         await two.broadcast_message(ROOM, "live")
         assert await second.wait_sent(3) == ["3", "4", "live"]
         assert first.closed is not None
+
+
+@async_test
+async def test_nothing_is_told_where_there_is_no_history(backend: Backend) -> None:
+    """A takeover costs no message more there."""
+    async with backend.pools(2, history=ROOMS) as (one, two):
+        await one.host("lobby", "alice")
+        former = await one.host(ROOM, "alice")
+        told: list[str] = []
+        send = handovers_of(one)._outbound.send
+
+        def noted(namespace: str, *arguments: Any) -> Any:
+            told.append(namespace)
+            return send(namespace, *arguments)
+
+        handovers_of(one)._outbound.send = noted  # type: ignore[method-assign, assignment]
+        await two.host("lobby", "alice")
+        await two.host(ROOM, "alice")
+        assert await former.wait_closed() == (4409, "taken over")
+        await eventually(lambda: told)
+        assert told == [ROOM]

@@ -182,10 +182,15 @@ async def test_the_page_of_the_chat_connects_and_comes_back(
 
         with browser(f"http://127.0.0.1:{chat.port}/", tmp_path):
             id = await eventually(page, 45)
-            assert await publisher.close("chat", id, 1012)
             left = f"Client #{id} left the chat"
-            await eventually(lambda: left in tab.read, 20)
-            assert await eventually(page, 20) == id
+            for _ in range(4):  # one that is closed before its handshake is answered says no word
+                assert await publisher.close("chat", id, 1012)
+                with contextlib.suppress(AssertionError):
+                    await eventually(lambda: left in tab.read, 10)
+                assert await eventually(page, 20) == id
+                if left in tab.read:
+                    break
+            assert left in tab.read
 
 
 @contextlib.contextmanager

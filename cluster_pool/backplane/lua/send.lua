@@ -41,7 +41,8 @@ local unknown = {}
 local held = {} -- the members of namespaces for which nothing more is executed
 local parcels = {} -- by incarnation: false when it is gone, STRANGER when its lease may be over, AWAY when its
 -- counter has moved: nothing is kept for it, since its items come again
-local STRANGER, AWAY = {}, {}
+local STRANGER = {}
+local AWAY = {}
 local order = {}
 local unheard = {}
 local openings = {} -- by the size of a claim: the msgpack bytes before it

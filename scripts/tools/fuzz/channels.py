@@ -24,7 +24,7 @@ from tools.harness.servers import RedisServer
 PREFIX = "cluster_pool:fuzz"
 LARGEST = 1024 * 1024
 PATIENCE = 10.0
-SILENT_KINDS = (envelope.REPLY, envelope.TAKEN, BOUND, ROUTED)
+SILENT_KINDS = (envelope.REPLY, envelope.TAKEN, envelope.PLACE, BOUND, ROUTED)
 """Kinds that may have no effect: nothing waits, it is about a claim of another node, or it is one
 of these inside a seal.
 """
