@@ -12,11 +12,10 @@ from cluster_pool.core.history import (
     Entry,
     HistoryMessage,
     Position,
-    Reader,
-    broadcast_for,
     check_last,
 )
 from cluster_pool.core.ids import check_id, check_namespace, check_user
+from cluster_pool.core.past import Reader, broadcast_for
 from cluster_pool.core.seals import BOUND, ROUTED
 
 

@@ -251,7 +251,7 @@ class Node:
         await self.dispatcher.stop()
         self.replies.stop()
         self.watchers.stop()
-        await in_turn(self.backplane.stop, self.hooks.stop)
+        await in_turn(self.backplane.stop, self.rewinds.stop, self.hooks.stop)
 
     # -- state -----------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from cluster_pool.backplane.calls import deadline_in
 from cluster_pool.backplane.claims import batches
 from cluster_pool.cluster.member_accounts import Member, MemberAccount, Once, mark_of
 from cluster_pool.core.claims import Claim
-from cluster_pool.core.history import LEFT, NOBODY, Position, Resumption
+from cluster_pool.core.history import LEFT, Position, Resumption
 from cluster_pool.exceptions import BackplaneUnavailableError
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.pinging import keep_account
@@ -107,7 +107,7 @@ class Accounts:
         account = self._accounts.get(connection) if self._accounts else None
         if account is None or not any(member.namespace == namespace for member in account.has):
             return False
-        return self._rules.reader(namespace, connection.user) != NOBODY
+        return self._rules.has_reader(namespace, connection.user)
 
     def reached(self, namespace: str, place: Position) -> None:
         """All up to a place was given to the members here that are to get it."""

@@ -8,7 +8,7 @@ from the outbox it is removed, and what is still on its way is not delivered to 
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from cluster_pool.backplane.backplane import Backplane
@@ -18,9 +18,14 @@ from cluster_pool.cluster.histories import HistoryReading
 from cluster_pool.cluster.member_accounts import Member
 from cluster_pool.cluster.positions import Accounts
 from cluster_pool.cluster.tails import Tails
-from cluster_pool.core.config import COUNTLESS
-from cluster_pool.core.history import History, HistoryMessage, Position, Reader, Resumption, Wish
-from cluster_pool.core.message import Outgoing, PublishedMessage, encode
+from cluster_pool.core.history import (
+    History,
+    Position,
+    Resumption,
+    Wish,
+)
+from cluster_pool.core.message import Outgoing
+from cluster_pool.core.past import Broadcast, Reader, outgoing_of
 from cluster_pool.exceptions import BackplaneUnavailableError
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.handshake import hold_again, release_hold
@@ -88,6 +93,10 @@ class Rewinds:
         """Newcomers with messages of the past, and the positions up to which they have all."""
         self._holds: dict[str, dict[Member, Hold]] = {}
 
+    async def stop(self) -> None:
+        """Wait for what is being read; that ends with the links to Redis."""
+        await self._tails.stop()
+
     async def admit(
         self,
         admission: Admission,
@@ -98,30 +107,27 @@ class Rewinds:
     ) -> None:
         """Make a connection a member, whose handshake is not answered if it is to get messages of
         the past; see :meth:`ClusterPool.new_connection`."""
+        with self._held(connection):
+            found = await admission.join(connection, on_conflict, timeout)
+            if found is None:
+                return
+            try:
+                await self._replay(connection, found, wish)
+            except BaseException:
+                self._put(connection, [], None)  # nothing live comes without the past
+                with contextlib.suppress(BackplaneUnavailableError):
+                    await admission.leave(connection, None, None)
+                raise
+
+    @contextlib.contextmanager
+    def _held(self, connection: Connection) -> Iterator[None]:
+        """Hold what is sent to a connection, if it may get some of the past, and is not held."""
         held = self._rules.of(connection.namespace) is not None and hold_again(connection)
         try:
-            await self._admit(admission, connection, on_conflict, wish, timeout)
+            yield
         finally:
             if held:
                 release_hold(connection)
-
-    async def _admit(
-        self,
-        admission: Admission,
-        connection: Connection,
-        on_conflict: str | None,
-        wish: Wish,
-        timeout: float | None,
-    ) -> None:
-        found = await admission.join(connection, on_conflict, timeout)
-        if found is None:
-            return
-        try:
-            await self._replay(connection, found, wish)
-        except BaseException:
-            with contextlib.suppress(BackplaneUnavailableError):
-                await admission.leave(connection, None, None)
-            raise
 
     async def _replay(self, connection: Connection, found: Resumption, wish: Wish) -> None:
         """Put the messages of the past ahead of what the outbox holds; its claim was won.
@@ -183,7 +189,15 @@ class Rewinds:
         floor, messages = await self._histories.tail(
             namespace, last, reader, self._deadline(None), self._outbox_bytes
         )
-        self._put(connection, [_outgoing(namespace, one) for one in messages], floor)
+        past = [
+            outgoing_of(
+                namespace,
+                Position.of(one.position) or floor,
+                Broadcast(one.message, one.id, one.user),
+            )
+            for one in messages
+        ]
+        self._put(connection, past, floor)
         self._table.counters.rewinds += 1
         self._table.counters.rewound += len(messages)
         return floor
@@ -271,12 +285,3 @@ class Rewinds:
     def is_there(self, member: Member) -> bool:
         """Whether it is a member still."""
         return self._table.get(member.namespace, member.id) is member
-
-
-def _outgoing(namespace: str, past: HistoryMessage) -> Outgoing:
-    """A message of the past as members got it."""
-    epoch, _, number = past.position.partition(".")
-    source, encoded = (namespace, epoch, int(number)), encode(past.message, COUNTLESS)
-    if past.id:
-        return PublishedMessage(*encoded, source, (past.id, past.user))
-    return Outgoing(*encoded, source)

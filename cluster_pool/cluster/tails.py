@@ -7,15 +7,18 @@ from time import monotonic
 from typing import Any, Final, NamedTuple
 
 from cluster_pool.backplane.backplane import Backplane
-from cluster_pool.backplane.calls import deadline_in, ending_at
+from cluster_pool.backplane.calls import deadline_in, ending_at, unheeded
 from cluster_pool.backplane.histories import Histories
 from cluster_pool.cluster.dispatcher import Turn, message_of
 from cluster_pool.cluster.histories import HistoryReading
-from cluster_pool.core import envelope
-from cluster_pool.core.config import COUNTLESS
 from cluster_pool.core.envelope import BrokenEnvelopeError
-from cluster_pool.core.history import NOBODY, NOWHERE, Position, Reader, broadcast_for
-from cluster_pool.core.message import Outgoing, PublishedMessage, encode
+from cluster_pool.core.history import (
+    NOBODY,
+    NOWHERE,
+    Position,
+)
+from cluster_pool.core.message import Outgoing
+from cluster_pool.core.past import Reader, broadcast_for, leaves_out, outgoing_of
 
 AT_ONCE: Final = 16
 """Histories that are read at the same time."""
@@ -36,14 +39,10 @@ class Past(NamedTuple):
 
     def is_for(self, reader: Reader) -> bool:
         """Whether a reader gets it."""
-        item = self.item
         if self.targeted:
-            return bool(item[0] == reader.id and item[1] == reader.word != NOBODY)
-        if item[0] in envelope.FROM.values():
-            return True
-        return reader.id not in item[2] and (
-            item[0] not in envelope.EXCEPT.values() or reader.user not in item[3]
-        )
+            id, word = self.item[:2]
+            return bool(id == reader.id and word == reader.word != NOBODY)
+        return not leaves_out(reader, self.item)
 
 
 class Tail:
@@ -101,18 +100,28 @@ class Tails:
         async with ending_at(deadline, self._topology.of(namespace).in_vain):
             return await asyncio.shield(reading.task)
 
+    async def stop(self) -> None:
+        """Wait for the readings; they end with the links to Redis."""
+        await asyncio.gather(*self._latest.values(), return_exceptions=True)
+
     def _forget(self, namespace: str, task: asyncio.Task[Tail]) -> None:
+        unheeded(task)  # all who wait may have given up
         if self._latest.get(namespace) is task:
             del self._latest[namespace]
 
     async def _read(
         self, namespace: str, reading: "_Reading", before: asyncio.Task[Tail] | None
     ) -> Tail:
-        if before is not None:
-            await asyncio.wait((before,))
-        async with self._room:
-            del self._next[namespace]
+        try:
+            if before is not None:
+                await asyncio.wait((before,))
+            await self._room.acquire()
+        finally:
+            del self._next[namespace]  # who comes from now on needs a later one
+        try:
             return await self._tail(namespace, reading.start)
+        finally:
+            self._room.release()
 
     async def _tail(self, namespace: str, start: int) -> Tail:
         floor, newest = NOWHERE, dict[str, int]()
@@ -143,20 +152,15 @@ def _message(
     namespace: str, position: Position, item: list[Any], targeted: bool
 ) -> Outgoing | None:
     """The message of an item; None if it is none, or is broken."""
-    source = (namespace, position.epoch, position.number)
     try:
         if targeted:
             id, _, (kind, space, named, payload, *_) = item
-            return message_of(kind, payload, source) if (space, named) == (namespace, id) else None
+            ours = (space, named) == (namespace, id)
+            return message_of(kind, payload, (namespace, *position)) if ours else None
         found = broadcast_for(Reader(), item)
     except (BrokenEnvelopeError, ValueError, TypeError):
         return None
-    if found is None:
-        return None
-    encoded = encode(found.message, COUNTLESS)
-    if found.id:
-        return PublishedMessage(*encoded, source, (found.id, found.user))
-    return Outgoing(*encoded, source)
+    return None if found is None else outgoing_of(namespace, position, found)
 
 
 class _Reading:

@@ -17,13 +17,12 @@ from cluster_pool.core.envelope import (
     ENVELOPE,
     EXCEPT,
     FROM,
-    TEXT,
     BrokenEnvelopeError,
     Header,
     read_header,
     read_items,
 )
-from cluster_pool.core.ids import check_id, check_namespace, check_user, shown
+from cluster_pool.core.ids import check_namespace, shown
 from cluster_pool.core.message import Message
 from cluster_pool.core.patterns import matches
 from cluster_pool.exceptions import InvalidValueError
@@ -184,9 +183,14 @@ class HistoryRules:
         """The reader of what is targeted at a member: a word for its user, ANYBODY or NOBODY."""
         if user is not None:
             return urlsafe_b64encode(sha256(user.encode()).digest()[:12]).decode()
+        return ANYBODY if self.has_reader(namespace, None) else NOBODY
+
+    def has_reader(self, namespace: str, user: str | None) -> bool:
+        """Whether a reader may ever get what is targeted at a member."""
+        if user is not None:
+            return True
         history = self.of(namespace) if self._rules else None
-        anybody = history is not None and history.replay_targeted_without_user
-        return ANYBODY if anybody else NOBODY
+        return history is not None and history.replay_targeted_without_user
 
 
 class Position(NamedTuple):
@@ -197,6 +201,11 @@ class Position(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.epoch}.{self.number}" if self.epoch else ""
+
+    @classmethod
+    def of(cls, told: str) -> Self | None:
+        """Read what ``str()`` has made; None if it is no position."""
+        return cls.parse(told.replace(".", " ", 1))
 
     @property
     def stored(self) -> str:
@@ -315,18 +324,6 @@ class Entry(NamedTuple):
             yield Position(header.counter_epoch, number), item
 
 
-class Reader(NamedTuple):
-    """The reader of a history: an id and a user, each None for none.
-
-    Attributes:
-        word: by which it reads what is targeted at its id; see :meth:`HistoryRules.reader`.
-    """
-
-    id: str | None = None
-    user: str | None = None
-    word: str = NOBODY
-
-
 def check_last(value: object) -> int:
     """How many of the last messages to read; raises InvalidValueError for none or too many."""
     if type(value) is not int or not 1 <= value <= MOST:
@@ -351,38 +348,7 @@ class Wish(NamedTuple):
 
         Raises InvalidValueError: it is no number from 1 to 10,000, or no position.
         """
-        place = Position.parse(since.replace(".", " ", 1)) if isinstance(since, str) else None
+        place = Position.of(since) if isinstance(since, str) else None
         if place is None and since not in (None, ""):
             raise InvalidValueError(f"since must be a position of a history, not {shown(since)}")
         return cls(0 if rewind is None else check_last(rewind), place)
-
-
-class Broadcast(NamedTuple):
-    """A broadcast as it was sent: the message, and the client that published it, if one did."""
-
-    message: Message
-    id: str = ""
-    user: str = ""
-
-
-def broadcast_for(reader: Reader, item: list[Any]) -> Broadcast | None:
-    """The broadcast of an item; None if it is none, or one that leaves the reader out.
-
-    Raises:
-        BrokenEnvelopeError: it cannot be read.
-    """
-    try:
-        kind = PLAIN.get(item[0], item[0])
-        if kind not in EXCEPT:
-            return None
-        author: tuple[str, ...] = ()
-        if item[0] in FROM.values():
-            author = check_id(item[2]), check_user(item[3]) if item[3] else ""
-        elif reader.id in item[2] or (kind != item[0] and reader.user in item[3]):
-            return None
-        payload = item[1]
-        if isinstance(payload, bytes):
-            return Broadcast(payload.decode() if kind == TEXT else payload, *author)
-    except (LookupError, TypeError, UnicodeDecodeError, InvalidValueError) as error:
-        raise BrokenEnvelopeError("content") from error
-    raise BrokenEnvelopeError("content")

@@ -10,7 +10,10 @@ from cluster_pool import BackplaneUnavailableError, History
 from cluster_pool.backplane.calls import deadline_in
 from cluster_pool.cluster import dispatcher
 from cluster_pool.cluster.tails import Tail, Tails
-from cluster_pool.core.history import Position, Reader
+from cluster_pool.core.history import (
+    Position,
+)
+from cluster_pool.core.past import Reader
 from tests.clusters import Backend, Pool
 from tests.support import async_test
 

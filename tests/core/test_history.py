@@ -13,9 +13,7 @@ from cluster_pool.core.history import (
     Entry,
     HistoryRules,
     Position,
-    Reader,
     bounds_in,
-    broadcast_for,
     check_last,
     rules_of,
 )
@@ -146,29 +144,6 @@ def test_entries_of_others_are_not_read(fields: list[bytes]) -> None:
     """Each of them would have no position, or another, or no time."""
     assert Entry.read(b"12-0", fields) is None
     assert Entry.read(b"12-1", entry(b"9 70 2 start 1 12")) is None
-
-
-def test_a_reader_gets_the_broadcasts_that_do_not_leave_it_out() -> None:
-    """One without id and user reads all."""
-    plain = [envelope.TEXT, "é".encode(), ["alice"]]
-    users = [envelope.EXCEPT[envelope.BINARY], b"\xff", ["alice"], ["42"]]
-    published = [envelope.FROM[envelope.TEXT], b"hi", "alice", "42"]
-    assert broadcast_for(Reader(), plain) == ("é", "", "")
-    assert broadcast_for(Reader(), users) == (b"\xff", "", "")
-    assert broadcast_for(Reader("alice"), plain) is None
-    assert broadcast_for(Reader("bob", "42"), plain) == ("é", "", "")
-    assert broadcast_for(Reader("bob", "42"), users) is None
-    assert broadcast_for(Reader("alice", "7"), users) is None
-    assert broadcast_for(Reader("bob", "7"), users) == (b"\xff", "", "")
-    assert broadcast_for(Reader("alice", "42"), published) == ("hi", "alice", "42")
-    assert broadcast_for(Reader(), [*published[:3], ""]) == ("hi", "alice", "")
-    assert broadcast_for(Reader(), [envelope.CLOSE_ALL, 1000, ""]) is None
-    for broken in (
-        *([1, b"\xff", []], [1, "x", []], [2, 9, []], [1], [16, b"", []], [[]]),
-        *([18, b"", 5, ""], [18, b"", "a"], [19, b"", "\n", ""], [19, b"", "a", 5]),
-    ):
-        with pytest.raises(BrokenEnvelopeError):
-            broadcast_for(Reader("a", "b"), broken)
 
 
 @pytest.mark.parametrize("last", [0, -1, 1.0, True, "5", MOST + 1])
