@@ -1,86 +1,28 @@
 """Gaps are closed from the history: real servers behind a network that is cut under traffic."""
 
 import asyncio
-import time
 from typing import Any
 
 import pytest
 
-from cluster_pool import Gap, History, Limits, Publisher
-from cluster_pool.testing import FAST, FakeWebSocket
-from tests.clusters import Pool, connection_of
+from cluster_pool import History, Limits, Publisher
+from cluster_pool.testing import FAST
+from tests.cluster.gaps import (
+    ROOMS,
+    SECRET,
+    Traffic,
+    far_node,
+    gaps_of,
+    hold_up,
+    missed,
+    numbers_in,
+    recovery_in,
+)
+from tests.clusters import Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
 
 pytestmark = pytest.mark.real
-
-ROOMS = {"room:*": History(messages=200_000)}
-"""More than is sent while a busy machine makes its links again."""
-SECRET = "a secret of more than sixteen bytes"
-
-
-def gaps_of(pool: Pool) -> list[Gap]:
-    """All gaps from now on."""
-    gaps: list[Gap] = []
-    pool.on("gap", gaps.append)
-    return gaps
-
-
-def missed(gaps: list[Gap], namespace: str) -> int:
-    """The messages of a namespace that gaps have named."""
-    return sum(gap.namespaces.get(namespace, 0) for gap in gaps)
-
-
-def numbers_in(socket: FakeWebSocket) -> list[int]:
-    """The numbers of the messages that a client got."""
-    return [int(str(text)) for text in socket.sent]
-
-
-def recovery_in(pool: Pool) -> Any:
-    """The recovery of the shard that has the room."""
-    return pool._parts.backplane.topology.of("room:7").receiver.recovery
-
-
-def hold_up(recovery: Any) -> tuple[asyncio.Event, asyncio.Event]:
-    """Keep what is read of a history back: an event that tells of it, and one that ends it."""
-    asked, reading = asyncio.Event(), asyncio.Event()
-    read = recovery._page
-
-    async def later(*arguments: Any) -> Any:
-        page = await read(*arguments)
-        asked.set()
-        await reading.wait()
-        return page
-
-    recovery._page = later
-    return asked, reading
-
-
-class Traffic:
-    """Numbered messages to some namespaces, from one sender, without a pause."""
-
-    def __init__(self, sender: Any, names: list[str]) -> None:
-        self.sent = 0
-        self._sender, self._names = sender, names
-        self._over = False
-        self._task = asyncio.create_task(self._run())
-
-    async def _run(self) -> None:
-        while not self._over:
-            sends = [self._sender.broadcast_message(name, str(self.sent)) for name in self._names]
-            await asyncio.gather(*sends)
-            self.sent += 1
-
-    async def more(self, rounds: int) -> None:
-        """Wait for so many more messages to each namespace."""
-        wanted = self.sent + rounds
-        await eventually(lambda: self.sent >= wanted or self._task.done(), 60)
-
-    async def end(self) -> int:
-        """Send no more; gives how many were sent to each namespace."""
-        self._over = True
-        await self._task
-        return self.sent
 
 
 @pytest.mark.parametrize("rooms", [1, 300])
@@ -91,12 +33,7 @@ async def test_interruptions_lose_nothing(
 ) -> None:
     """Three cuts under traffic: each member gets each message once, in order; no gap is told."""
     names = [f"room:{number}" for number in range(rooms)]
-    options: Any = {"timing": FAST, "history": ROOMS, "secret": secret}
-    async with (
-        own_server.network() as proxy,
-        Pool(proxy.url, node_id="far", **options) as far,
-        Publisher(own_server.url, secret=secret) as publisher,
-    ):
+    async with far_node(own_server, secret=secret) as (proxy, far, publisher):
         gaps = gaps_of(far)
         sockets = [await far.host(name, "alice") for name in names]
         traffic = Traffic(publisher, names)
@@ -118,11 +55,7 @@ async def test_interruptions_lose_nothing(
 @async_test
 async def test_a_namespace_without_a_history_has_a_gap(own_server: RedisServer) -> None:
     """Beside one with a history, which has none."""
-    async with (
-        own_server.network() as proxy,
-        Pool(proxy.url, node_id="far", timing=FAST, history=ROOMS) as far,
-        Publisher(own_server.url) as publisher,
-    ):
+    async with far_node(own_server) as (proxy, far, publisher):
         gaps = gaps_of(far)
         kept, lost = await far.host("room:7", "alice"), await far.host("lobby", "alice")
         for name in ("room:7", "lobby"):
@@ -144,11 +77,7 @@ async def test_a_namespace_without_a_history_has_a_gap(own_server: RedisServer) 
 @async_test
 async def test_a_plain_publish_is_no_place_in_a_history(own_server: RedisServer) -> None:
     """The last that was heard before a cut: what came before it is not read a second time."""
-    async with (
-        own_server.network() as proxy,
-        Pool(proxy.url, node_id="far", timing=FAST, history=ROOMS) as far,
-        Publisher(own_server.url) as publisher,
-    ):
+    async with far_node(own_server) as (proxy, far, publisher):
         gaps = gaps_of(far)
         alice = await far.host("room:7", "alice")
         for number in range(3):
@@ -167,41 +96,11 @@ async def test_a_plain_publish_is_no_place_in_a_history(own_server: RedisServer)
 
 
 @async_test
-async def test_messages_that_have_left_the_history_are_a_gap(own_server: RedisServer) -> None:
-    """Exactly so many; those that are left come."""
-    rules = {"room:*": History(messages=16)}
-    async with (
-        own_server.network() as proxy,
-        Pool(proxy.url, node_id="far", timing=FAST, history=rules) as far,
-        Publisher(own_server.url) as publisher,
-    ):
-        gaps = gaps_of(far)
-        alice = await far.host("room:7", "alice")
-        await publisher.broadcast_message("room:7", "0")
-        assert await alice.wait_sent() == ["0"]
-        await proxy.refuse()
-        for number in range(1, 101):
-            await publisher.broadcast_message("room:7", str(number))
-        await proxy.accept()
-        await eventually(lambda: missed(gaps, "room:7"), 20)
-        await eventually(lambda: alice.sent[-1] == "100", 20)
-        got = numbers_in(alice)[1:]
-        assert got == list(range(got[0], 101))
-        assert 16 <= len(got) <= 18
-        assert missed(gaps, "room:7") == 100 - len(got)
-        assert all(gap.exact for gap in gaps)
-
-
-@async_test
 async def test_messages_to_single_members_are_in_no_gap(own_server: RedisServer) -> None:
     """They are recorded beside the broadcasts, and were heard elsewhere: whether the history still
     has them or not, only broadcasts that have left it are counted."""
     rules = {"room:*": History(messages=16)}
-    async with (
-        own_server.network() as proxy,
-        Pool(proxy.url, node_id="far", timing=FAST, history=rules) as far,
-        Publisher(own_server.url) as publisher,
-    ):
+    async with far_node(own_server, history=rules) as (proxy, far, publisher):
         gaps = gaps_of(far)
         alice = await far.host("room:7", "alice", user="42")
         await publisher.broadcast_message("room:7", "0")
@@ -229,47 +128,10 @@ async def test_messages_to_single_members_are_in_no_gap(own_server: RedisServer)
         assert all(gap.exact for gap in gaps)
 
 
-@pytest.mark.parametrize("harm", ["stream", "numbers"])
-@async_test
-async def test_a_history_that_is_gone_is_a_gap(own_server: RedisServer, harm: str) -> None:
-    """Its stream was deleted, or it has begun anew under another epoch: what follows comes."""
-    async with (
-        own_server.network() as proxy,
-        Pool(proxy.url, node_id="far", timing=FAST, history=ROOMS) as far,
-        Publisher(own_server.url) as publisher,
-    ):
-        gaps = gaps_of(far)
-        alice = await far.host("room:7", "alice")
-        await publisher.broadcast_message("room:7", "0")
-        assert await alice.wait_sent() == ["0"]
-        await proxy.refuse()
-        for number in range(1, 6):
-            await publisher.broadcast_message("room:7", str(number))
-        key = "cluster_pool:{room:7}:" + ("history" if harm == "stream" else "numbers")
-        await asyncio.sleep(0.05)  # epochs of servers that follow each other are of 10 ms
-        own_server.command("DEL", key)
-        await publisher.broadcast_message("room:7", "6")
-        await proxy.accept()
-        await eventually(lambda: gaps, 20)
-        await publisher.broadcast_message("room:7", "7")
-        await eventually(lambda: alice.sent[-1] == "7", 20)
-        if harm == "stream":
-            assert alice.sent == ["0", "6", "7"]
-            assert missed(gaps, "room:7") == 5
-            assert all(gap.exact for gap in gaps)
-        else:
-            assert alice.sent == ["0", "7"]
-            assert not all(gap.exact for gap in gaps)
-
-
 @async_test
 async def test_recovered_messages_reach_those_that_were_members(own_server: RedisServer) -> None:
     """Not those that they exclude, nor those that came later; a close closes the former alone."""
-    async with (
-        own_server.network() as proxy,
-        Pool(proxy.url, node_id="far", timing=FAST, history=ROOMS) as far,
-        Publisher(own_server.url) as publisher,
-    ):
+    async with far_node(own_server) as (proxy, far, publisher):
         alice, bob = await far.host("room:7", "alice"), await far.host("room:7", "bob", user="42")
         recovery = recovery_in(far)
         reading = asyncio.Event()
@@ -301,11 +163,7 @@ async def test_recovered_messages_reach_those_that_were_members(own_server: Redi
 async def test_live_messages_are_not_lost_for_want_of_room(own_server: RedisServer) -> None:
     """As much as the inbox may have is held while a history is read, and half of it was read."""
     limits = Limits(inbox_bytes=64_000)
-    async with (
-        own_server.network() as proxy,
-        Pool(proxy.url, node_id="far", timing=FAST, history=ROOMS, limits=limits) as far,
-        Publisher(own_server.url) as publisher,
-    ):
+    async with far_node(own_server, limits=limits) as (proxy, far, publisher):
         gaps = gaps_of(far)
         alice = await far.host("room:7", "alice")
         recovery = recovery_in(far)
@@ -322,90 +180,6 @@ async def test_live_messages_are_not_lost_for_want_of_room(own_server: RedisServ
         await eventually(lambda: alice.sent and numbers_in(alice)[-1] == 94, 20)
         assert numbers_in(alice) == list(range(95))
         assert gaps == []
-
-
-@async_test
-async def test_members_get_what_they_missed_although_the_clock_was_set_back(
-    own_server: RedisServer,
-) -> None:
-    """Their claims are of times that are yet to come; only newer ones tell who came later."""
-    async with (
-        own_server.network() as proxy,
-        Pool(proxy.url, node_id="far", timing=FAST, history=ROOMS) as far,
-        Publisher(own_server.url) as publisher,
-    ):
-        alice = await far.host("room:7", "alice")
-        (membership,) = connection_of(alice)._memberships
-        assert membership.claim is not None
-        ahead = membership.claim.time + 3_600_000_000
-        membership.claim = membership.claim._replace(time=ahead)
-        far._parts.ownership.newest = ahead
-        await proxy.refuse()
-        await publisher.broadcast_message("room:7", "1")
-        await proxy.accept()
-        assert await alice.wait_sent(1, 30) == ["1"]
-
-
-@async_test
-async def test_sealed_messages_that_are_heard_late_are_no_recordings(
-    own_server: RedisServer,
-) -> None:
-    """While a history is read, by a process that is held up for longer than a seal is good for."""
-    options: Any = {"timing": FAST, "history": ROOMS, "secret": SECRET}
-    async with (
-        own_server.network() as proxy,
-        Pool(proxy.url, node_id="far", **options) as far,
-        Publisher(own_server.url, secret=SECRET) as publisher,
-    ):
-        alice = await far.host("room:7", "alice")
-        recovery = recovery_in(far)
-        asked, reading = hold_up(recovery)
-        await proxy.refuse()
-        await publisher.broadcast_message("room:7", "0")
-        await proxy.accept()
-        await asyncio.wait_for(asked.wait(), 30)
-        now = recovery._now
-        recovery._now = lambda: now() + 60_000_000
-        await publisher.broadcast_message("room:7", "1")
-        await eventually(lambda: recovery._bytes)
-        reading.set()
-        assert await alice.wait_sent(2, 30) == ["0", "1"]
-        assert far.counters.dropped_forged == 0
-
-
-@async_test
-async def test_a_redis_that_is_busy_is_asked_again(own_server: RedisServer) -> None:
-    """Another script runs there for long while the history is read, which has everything still."""
-    own_server.command("CONFIG", "SET", "busy-reply-threshold", "20")
-    async with (
-        own_server.network() as proxy,
-        Pool(proxy.url, node_id="far", history=ROOMS) as far,
-        Publisher(own_server.url) as publisher,
-    ):
-        gaps = gaps_of(far)
-        alice = await far.host("room:7", "alice")
-        recovery = recovery_in(far)
-        read, key = recovery._page, "cluster_pool:{room:7}:numbers"
-
-        async def held_up(*arguments: Any) -> Any:
-            recovery._page = read
-            async with own_server.client() as client:
-                endless = asyncio.create_task(client.eval("while true do end", 1, key))
-                try:
-                    await eventually(lambda: "BUSY" in own_server.command("HLEN", key))
-                    return await read(*arguments)
-                finally:
-                    own_server.command("SCRIPT", "KILL")
-                    await asyncio.gather(endless, return_exceptions=True)
-
-        recovery._page = held_up
-        await proxy.refuse()
-        for number in range(3):
-            await publisher.broadcast_message("room:7", str(number))
-        await proxy.accept()
-        assert await alice.wait_sent(3, 30) == ["0", "1", "2"]
-        assert recovery._page == read
-        assert missed(gaps, "room:7") == 0
 
 
 @async_test
@@ -460,11 +234,7 @@ async def test_broadcasts_of_this_node_that_it_did_not_hear_back_come(
 @async_test
 async def test_the_first_messages_of_a_history_are_recovered(own_server: RedisServer) -> None:
     """The claim of the first member began it, and the link broke before any message was heard."""
-    async with (
-        own_server.network() as proxy,
-        Pool(proxy.url, node_id="far", timing=FAST, history=ROOMS) as far,
-        Publisher(own_server.url) as publisher,
-    ):
+    async with far_node(own_server) as (proxy, far, publisher):
         gaps = gaps_of(far)
         sockets = [await far.host(name, "alice") for name in ("room:7", "room:8")]
         await proxy.refuse()
@@ -506,101 +276,3 @@ async def test_a_history_that_another_node_has_begun_is_read(own_server: RedisSe
         await publisher.broadcast_message("room:7", "2")
         assert await alice.wait_sent(3, 30) == ["0", "1", "2"]
         assert gaps == []
-
-
-@async_test
-async def test_a_redis_that_comes_back_empty_begins_a_history_anew(
-    own_server: RedisServer,
-) -> None:
-    """Nothing old is sent, and nothing new is lost; no gap is called exact."""
-    async with (
-        Pool(own_server.url, node_id="one", timing=FAST, history=ROOMS) as one,
-        Publisher(own_server.url) as publisher,
-    ):
-        gaps = gaps_of(one)
-        alice = await one.host("room:7", "alice")
-        for number in range(3):
-            await publisher.broadcast_message("room:7", str(number))
-        assert numbers_in(alice) == [0, 1, 2] or await alice.wait_sent(3)
-        own_server.kill()
-        await eventually(lambda: not one.ready)
-        own_server.start()
-        await eventually(lambda: one.ready, 20)
-
-        async def recorded() -> bool:
-            await publisher.broadcast_message("room:7", "9", timeout=10)
-            return bool(await publisher.history("room:7", timeout=10))
-
-        await eventually(recorded, 20)
-        past = await publisher.history("room:7", timeout=10)
-        assert {one.message for one in past} == {"9"}
-        await publisher.broadcast_message("room:7", "10", timeout=10)
-        await eventually(lambda: alice.sent[-1] == "10", 10)
-        got = numbers_in(alice)
-        assert got[:3] == [0, 1, 2]
-        assert set(got[3:-1]) == {9}
-        assert all(not gap.exact for gap in gaps)
-
-
-@pytest.mark.parametrize("bounds", ["0 120000 1000", "9 999 1000", f"9 120000 {10**15}"])
-@async_test
-async def test_a_setting_that_is_none_ends_the_history_alone(
-    own_server: RedisServer, bounds: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It was written by hand while a node was cut off: the node comes back, and sets it right."""
-    async with (
-        own_server.network() as proxy,
-        Pool(proxy.url, node_id="far", timing=FAST, history=ROOMS) as far,
-        Publisher(own_server.url) as publisher,
-    ):
-        gaps = gaps_of(far)
-        alice = await far.host("room:7", "alice")
-        await publisher.broadcast_message("room:7", "0")
-        assert await alice.wait_sent() == ["0"]
-        await proxy.refuse()
-        await publisher.broadcast_message("room:7", "1")
-        numbers, ends = "cluster_pool:{room:7}:numbers", int(1000 * time.time()) + 600_000
-        own_server.command("HSET", numbers, "history", f"{bounds} {ends}")
-        assert await publisher.history("room:7") == []
-        await publisher.broadcast_message("room:7", "2")
-        await proxy.accept()
-        await eventually(lambda: far.ready, 30)
-        await eventually(lambda: missed(gaps, "room:7") == 2, 30)
-
-        async def recorded() -> bool:
-            await publisher.broadcast_message("room:7", "3")
-            return bool(await publisher.history("room:7"))
-
-        await eventually(recorded, 30)
-        await eventually(lambda: alice.sent[-1] == "3")
-        assert "by itself" not in caplog.text
-
-
-@async_test
-async def test_entries_of_others_are_never_delivered(
-    own_server: RedisServer, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A person added them: at a place that is none, at a time that is none, without an envelope."""
-    async with (
-        own_server.network() as proxy,
-        Pool(proxy.url, node_id="far", timing=FAST, history=ROOMS) as far,
-        Publisher(own_server.url) as publisher,
-    ):
-        gaps = gaps_of(far)
-        alice = await far.host("room:7", "alice")
-        await publisher.broadcast_message("room:7", "0")
-        assert await alice.wait_sent(1, 30) == ["0"]
-        await proxy.refuse()
-        await publisher.broadcast_message("room:7", "1")
-        stream = "cluster_pool:{room:7}:history"
-        with own_server.sync_client() as client:
-            ((_, own),) = client.xrange(stream, "2-0")
-            for part, fields in enumerate(({"a": "b"}, {**own, b"t": "9" * 5000}, own), 1):
-                client.xadd(stream, fields, id=f"2-{part}")
-        await publisher.broadcast_message("room:7", "2")
-        assert len(await publisher.history("room:7")) == 3
-        await proxy.accept()
-        assert await alice.wait_sent(3, 30) == ["0", "1", "2"]
-        await eventually(lambda: far.ready, 30)
-        assert gaps == []
-        assert "by itself" not in caplog.text

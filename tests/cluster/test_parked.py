@@ -2,7 +2,7 @@
 
 import itertools
 
-from cluster_pool import History, SendResult
+from cluster_pool import Connection, History, SendResult
 from cluster_pool.backplane.calls import deadline_in
 from cluster_pool.core.history import Position
 from cluster_pool.testing import FakeWebSocket
@@ -11,6 +11,20 @@ from tests.support import async_test, eventually
 
 ROOM = "room:7"
 ROOMS = {"room:*": History(replay_targeted_without_user=True)}
+
+
+async def come(pool: Pool, user: str | None) -> tuple[Connection, FakeWebSocket]:
+    """A connection under one id."""
+    connection = Connection("alice", ROOM, websocket := FakeWebSocket(), user=user)
+    await pool.new_connection(connection)
+    return connection, websocket
+
+
+async def come_and_go(pool: Pool, user: str | None) -> None:
+    """A connection that has ended, and released its id."""
+    connection, _ = await come(pool, user)
+    await connection.close()
+    await eventually(lambda: not pool.statistics()["memberships"])
 
 
 async def park(backend: Backend, pool: Pool) -> str:
@@ -96,3 +110,47 @@ async def test_nothing_is_parked_for_an_id_of_a_former_epoch(backend: Backend) -
         assert await pool.send(ROOM, "alice", "2")
         assert await back.wait_sent() == ["2"]
         assert other.sent == ["1"]
+
+
+@async_test
+async def test_messages_to_one_user_are_for_that_user_alone(backend: Backend) -> None:
+    """Another one with the same id gets broadcasts alone, and nothing that was sent before; so does
+    one without a user, although ids without users have readers here."""
+    async with backend.pools(2, history=ROOMS) as (one, two):
+        await come_and_go(one, user="42")
+        await two.broadcast_message(ROOM, "to all")
+        assert await two.send(ROOM, "alice", "to 42") is SendResult.PARKED
+        for other in ("7", None):
+            stranger = await come(two, user=other)
+            await two.broadcast_message(ROOM, f"live for {other}")
+            await eventually(lambda s=stranger: s[1].sent)
+            assert stranger[0].recovered is None
+            assert stranger[1].sent == [f"live for {other}"]
+            await two.remove_connection(stranger[0])
+        assert await two.send(ROOM, "never there", "x") is SendResult.ABSENT
+
+
+@async_test
+async def test_the_same_user_gets_what_was_parked(backend: Backend) -> None:
+    """In order with the broadcasts; an id without a user only where the history says so."""
+    for user, history in (("42", History()), (None, History(replay_targeted_without_user=True))):
+        async with backend.pools(2, history={"room:*": history}) as (one, two):
+            await come_and_go(one, user=user)
+            await two.broadcast_message(ROOM, "1")
+            assert await two.send(ROOM, "alice", "2", confirm=True) is SendResult.PARKED
+            await two.broadcast_message(ROOM, "3")
+            connection, websocket = await come(two, user=user)
+            assert connection.recovered is True
+            assert await websocket.wait_sent(3) == ["1", "2", "3"]
+            await two.remove_connection(connection)
+
+
+@async_test
+async def test_nothing_is_parked_for_ids_that_nobody_may_read(backend: Backend) -> None:
+    """As without a history; broadcasts are recovered all the same."""
+    async with backend.pools(2, history={"room:*": History()}) as (one, two):
+        await come_and_go(one, user=None)
+        assert await two.send(ROOM, "alice", "x") is SendResult.ABSENT
+        await two.broadcast_message(ROOM, "1")
+        _, websocket = await come(two, user=None)
+        assert await websocket.wait_sent() == ["1"]

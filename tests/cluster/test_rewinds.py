@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cluster_pool import BackplaneUnavailableError, History, InvalidValueError, Limits
+from cluster_pool import BackplaneUnavailableError, Connection, History, InvalidValueError, Limits
 from cluster_pool.cluster.tails import Tail
 from cluster_pool.testing import FakeWebSocket
 from tests.clusters import Backend, Pool, connection_of
@@ -260,3 +260,32 @@ async def test_many_that_come_back_at_once_leave_turns_of_the_loop_to_others(
         for websocket in latter:
             assert await websocket.wait_sent() == ["missed"]
         assert len(taken) == len(set(taken)) == 30
+
+
+@async_test
+async def test_nothing_live_comes_when_the_past_cannot_be_read(backend: Backend) -> None:
+    """An open connection is refused then, and has got nothing that would come again later."""
+    async with backend.pools(1, history=ROOMS) as (pool,):
+        former = Connection("alice", ROOM, FakeWebSocket())
+        await pool.new_connection(former)
+        await former.close()
+        await eventually(lambda: not pool.statistics()["memberships"])
+        await pool.broadcast_message(ROOM, "missed")
+        rewinds: Any = pool._parts.rewinds
+        read = rewinds._tails.read
+
+        async def in_vain(*arguments: Any) -> Any:
+            await pool.broadcast_message(ROOM, "live")
+            await eventually(lambda: connection._pending)
+            raise BackplaneUnavailableError("not in time")
+
+        rewinds._tails.read = in_vain
+        connection = Connection("alice", ROOM, websocket := FakeWebSocket())
+        with pytest.raises(BackplaneUnavailableError):
+            await pool.new_connection(connection)
+        rewinds._tails.read = read
+        assert websocket.sent == []
+        again = Connection("alice", ROOM, websocket := FakeWebSocket())
+        await pool.new_connection(again)
+        assert again.recovered is True
+        assert await websocket.wait_sent(2) == ["missed", "live"]

@@ -1,16 +1,32 @@
 """Plain clients that move from node to node while messages are sent to them get every one."""
 
 import asyncio
+import contextlib
 from collections import Counter
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from cluster_pool import ClusterPool, SendResult
+from cluster_pool.server.node import NodeServer
 from tests.server.framing import node
 from tests.server.moving import ROOM, ROOMS, Mover, Sender, Talker
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
+
+
+@contextlib.asynccontextmanager
+async def two_nodes(
+    redis: RedisServer, **options: Any
+) -> AsyncIterator[tuple[ClusterPool, ClusterPool, list[NodeServer]]]:
+    """Two nodes with a history, and their listeners."""
+    options = {"history": ROOMS, **options}
+    async with (
+        node(redis, "a", **options) as (one, server),
+        node(redis, "b", **options) as (two, other),
+    ):
+        yield one, two, [server, other]
 
 
 async def keep_moving(pool: ClusterPool, movers: list[Mover], moves: int) -> None:
@@ -30,11 +46,8 @@ async def _sent(pool: ClusterPool, mover: Mover) -> bool:
 @async_test
 async def test_clients_that_are_moved_get_every_broadcast_once(own_server: RedisServer) -> None:
     """In order, whatever was sent while they were between two nodes."""
-    async with (
-        node(own_server, "a", history=ROOMS) as (one, server),
-        node(own_server, "b", history=ROOMS) as (two, other),
-    ):
-        movers = [Mover(f"client-{number}", [server, other]) for number in range(10)]
+    async with two_nodes(own_server) as (one, two, servers):
+        movers = [Mover(f"client-{number}", servers) for number in range(10)]
         await eventually(lambda: one.statistics()["connections"] == 10)
         sender = Sender(lambda text: two.broadcast_message(ROOM, text))
         await keep_moving(one, movers, 5)
@@ -52,12 +65,8 @@ async def test_messages_to_one_client_come_once_too_wherever_it_is(
     own_server: RedisServer, secret: str | None
 ) -> None:
     """In one order with the broadcasts; the sender learns which of them are parked."""
-    options: Any = {"history": ROOMS, "secret": secret}
-    async with (
-        node(own_server, "a", **options) as (one, server),
-        node(own_server, "b", **options) as (two, other),
-    ):
-        movers = [Mover(f"client-{number}", [server, other]) for number in range(10)]
+    async with two_nodes(own_server, secret=secret) as (one, two, servers):
+        movers = [Mover(f"client-{number}", servers) for number in range(10)]
         await eventually(lambda: one.statistics()["connections"] == 10)
         results = Counter[SendResult]()
 
@@ -82,11 +91,8 @@ async def test_messages_to_one_client_come_once_too_wherever_it_is(
 @async_test
 async def test_rooms_that_are_joined_again_give_what_was_missed(own_server: RedisServer) -> None:
     """Each by its own position, ahead of what is live there; the answer says so."""
-    async with (
-        node(own_server, "a", history=ROOMS) as (one, server),
-        node(own_server, "b", history=ROOMS) as (two, other),
-    ):
-        talkers = [Talker(f"client-{number}", [server, other]) for number in range(10)]
+    async with two_nodes(own_server) as (one, two, servers):
+        talkers = [Talker(f"client-{number}", servers) for number in range(10)]
         await eventually(lambda: all(talker.answers for talker in talkers))
 
         async def send(text: str) -> None:
