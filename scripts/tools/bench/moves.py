@@ -5,36 +5,34 @@ messages to rooms and half to single clients; each client checks the numbers of 
 """
 
 import asyncio
-import contextlib
 import random
 import shutil
 import signal
 import statistics
-import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from cluster_pool import ClusterPoolError, Publisher, SendResult
+from tools.bench.rolling import GRACE, NODES, SETTLED, running
 from tools.bench.stage import Settings, Tell
 from tools.bench.table import Row
-from tools.harness.haproxy import haproxy
-from tools.harness.nodes import Fleet, in_thread
-from tools.harness.ports import accepts, free_port
+from tools.harness.comers import Sending
 from tools.harness.programs import Program, program
-from tools.harness.servers import RedisServer
 
-NODES, ROOM = 8, 50
+ROOM = 50
 HISTORY = "room-*=20000,120,64MiB,targeted"
-ANNOUNCE, GRACE = 3.0, 30.0
-SETTLED = 4.0
-"""Seconds for HAProxy to see that a restarted node is ready: two looks, and a little."""
 PAUSE = 0.005
 """Seconds between two messages."""
+AWAY = 2.0
+"""Seconds that a client stays away at most, in one trial: then messages are parked."""
 ARRIVAL = 20.0
 """Seconds after which a message that has not come counts as lost."""
+TRIALS = (
+    ("restart", "rolling restart", 0.0),
+    ("restart", f"rolling restart, clients away for up to {AWAY:g} s", AWAY),
+    ("kill", "kill -9 of one node in eight", 0.0),
+)
 
 
 def room_of(index: int) -> str:
@@ -42,7 +40,7 @@ def room_of(index: int) -> str:
     return f"room-{index // ROOM}"
 
 
-class Senders:
+class Senders(Sending):
     """Sends numbered messages; a number whose message was not sent is used again.
 
     Attributes:
@@ -57,15 +55,6 @@ class Senders:
         self.rooms: Counter[str] = Counter()
         self.alone: Counter[str] = Counter()
         self.results: Counter[str] = Counter()
-
-    async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._send_all())
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
 
     async def _send_all(self) -> None:
         while True:
@@ -90,7 +79,7 @@ class Senders:
         self._order[room] += 1
         text = f"{self._order[room]} t {self.alone[id] + 1}"
         result = await self._publisher.send(room, id, text)
-        # One that is unreachable is in the history, too, and comes with the next connection.
+        # One that is unreachable may be in the history, and comes with the next connection then.
         self.alone[id] += bool(result) or result is SendResult.UNREACHABLE
         self.results[result.value] += 1
 
@@ -109,33 +98,13 @@ class Trial:
         return 1000 * statistics.quantiles(times, n=100)[98] if len(times) > 1 else 0.0
 
 
-@contextlib.asynccontextmanager
-async def _running(rate: float) -> AsyncIterator[tuple[Fleet, int, Publisher]]:
-    pace = ("--close-rate", str(rate), "--announce", str(ANNOUNCE), "--grace", str(GRACE))
-    names = [f"node-{at}" for at in range(NODES)]
-    with (
-        RedisServer() as redis,
-        tempfile.TemporaryDirectory() as folder,
-        contextlib.ExitStack() as s,
-    ):
-        options = (*pace, "--history", HISTORY)
-        fleet = await in_thread(lambda: Fleet(redis.url, names, s, *options))
-        front = free_port()
-        with haproxy(fleet.addresses, front, Path(folder)):
-            async with Publisher(redis.url) as publisher:
-                async with asyncio.timeout(20):
-                    while not accepts(front):  # noqa: ASYNC110  # a process
-                        await asyncio.sleep(0.05)
-                yield fleet, front, publisher
-
-
-async def _trial(connections: int, rate: float, how: str) -> Trial:
+async def _trial(connections: int, rate: float, how: str, absent: float) -> Trial:
     members = [(room_of(at), f"client-{at}") for at in range(connections)]
     async with (
-        _running(rate) as (fleet, front, publisher),
+        running(rate, "--history", HISTORY) as (fleet, front, publisher),
         program("tools.harness.movers") as movers,
     ):
-        await movers.ask("come", port=front, members=members)
+        await movers.ask("come", port=front, members=members, absent=absent)
         async with Senders(publisher, members) as senders:
             await asyncio.sleep(2)
             if how == "kill":
@@ -149,23 +118,20 @@ async def _trial(connections: int, rate: float, how: str) -> Trial:
                 while await movers.ask("away"):  # noqa: ASYNC110  # a process
                     await asyncio.sleep(0.2)
             await asyncio.sleep(2)
-        report = await _settled(movers, senders)
+        report = await _settled(movers, senders) | await movers.ask("report")
         await movers.ask("leave")
     return Trial(report, senders.results)
 
 
 async def _settled(movers: Program, senders: Senders) -> dict[str, Any]:
     """The clients' report, once the last message is there."""
-    async with asyncio.timeout(None) as patience:
-        patience.reschedule(asyncio.get_running_loop().time() + 2 * ARRIVAL)
-        ends = asyncio.get_running_loop().time() + ARRIVAL
-        while True:
-            report: dict[str, Any] = await movers.ask(
-                "report", rooms=senders.rooms, alone=senders.alone
-            )
-            if not report["lost"] or asyncio.get_running_loop().time() > ends:
-                return report
-            await asyncio.sleep(0.2)
+    ends = asyncio.get_running_loop().time() + ARRIVAL
+    while True:
+        sent = {"rooms": senders.rooms, "alone": senders.alone}
+        report: dict[str, Any] = await movers.ask("numbers", **sent)
+        if not report["lost"] or asyncio.get_running_loop().time() > ends:
+            return report
+        await asyncio.sleep(0.2)
 
 
 async def measure(settings: Settings, loop: str, tell: Tell) -> list[Row]:
@@ -174,9 +140,9 @@ async def measure(settings: Settings, loop: str, tell: Tell) -> list[Row]:
         return [Row("moves", "", [], wrong="haproxy is not installed")]
     connections, rate = settings.restarted, settings.close_rate
     made = []
-    for how, what in (("restart", "rolling restart"), ("kill", "kill -9 of one node in eight")):
+    for how, what, absent in TRIALS:
         tell(f"moves: {NODES} nodes, {connections:,} clients: {what}")
-        made += rows(what, await _trial(connections, rate, how))
+        made += rows(what, await _trial(connections, rate, how, absent))
     return made
 
 
@@ -185,7 +151,8 @@ def rows(what: str, trial: Trial) -> list[Row]:
     report, results = trial.report, trial.results
     moved = ", ".join(f"{count:,} × {code}" for code, count in report["codes"].items())
     sent = ", ".join(f"{count:,} {name}" for name, count in results.items())
-    wrong = f"{report['lost']} messages lost" if report["lost"] else ""
+    untold = report["lost"] > results[SendResult.UNREACHABLE.value]
+    wrong = f"{report['lost']} messages lost" if untold else ""
     return [
         Row(
             *(f"{what}: messages lost", "", [float(report["lost"])]),

@@ -98,9 +98,9 @@ class Trial:
 
 
 @contextlib.asynccontextmanager
-async def _running(rate: float) -> AsyncIterator[tuple[Fleet, int, Publisher]]:
+async def running(rate: float, *options: str) -> AsyncIterator[tuple[Fleet, int, Publisher]]:
     """Nodes behind HAProxy, its port, and a sender; nothing of it is left behind."""
-    pace = ("--close-rate", str(rate), "--announce", str(ANNOUNCE), "--grace", str(GRACE))
+    pace = ("--close-rate", str(rate), "--announce", str(ANNOUNCE), "--grace", str(GRACE), *options)
     names = [f"node-{at}" for at in range(NODES)]
     with (
         RedisServer() as redis,
@@ -145,7 +145,7 @@ async def _trial(connections: int, rate: float, tell: Tell) -> Trial:
     waves = []
     members = [(_namespace(at), f"client-{at}") for at in range(connections)]
     async with (
-        _running(rate) as (fleet, front, publisher),
+        running(rate) as (fleet, front, publisher),
         program("tools.harness.comers") as comers,
     ):
         await comers.ask("come", port=front, members=members)

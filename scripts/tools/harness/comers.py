@@ -35,9 +35,11 @@ class Comers:
         codes: how often a close had which code.
         refused: what went wrong with a handshake, how often.
         closed, back: when a client was closed, and when it was there again.
+        handshakes: how long those took that were granted, in seconds.
     """
 
     def __init__(self) -> None:
+        self._absent = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self._open: set[tuple[str, str]] = set()
         self.heard: Counter[str] = Counter()
@@ -45,15 +47,22 @@ class Comers:
         self.refused: Counter[str] = Counter()
         self.closed: list[float] = []
         self.back: list[float] = []
+        self.handshakes: list[float] = []
 
-    async def come(self, port: int, members: Sequence[Member]) -> None:
-        """Open all of them, wait until they are, and count from then on."""
+    async def come(self, port: int, members: Sequence[Member], absent: float = 0.0) -> None:
+        """Open all of them, wait until they are, and count from then on.
+
+        Args:
+            absent: seconds that a client stays away at most, at random, after it was closed.
+        """
+        self._absent = absent
         for at in range(0, len(members), TOGETHER):
             some = members[at : at + TOGETHER]
             self._tasks += [asyncio.create_task(self._stay(port, *member)) for member in some]
             while await self.away():  # noqa: ASYNC110  # any of many tasks
                 await asyncio.sleep(0.005)
-        for counted in (self.heard, self.codes, self.refused, self.closed, self.back):
+        lists = (self.closed, self.back, self.handshakes)
+        for counted in (self.heard, self.codes, self.refused, *lists):
             counted.clear()
 
     async def away(self) -> int:
@@ -65,7 +74,7 @@ class Comers:
 
     async def report(self) -> dict[str, Any]:
         """The events since the clients came."""
-        names = ("heard", "codes", "refused", "closed", "back")
+        names = ("heard", "codes", "refused", "closed", "back", "handshakes")
         return {name: getattr(self, name) for name in names}
 
     async def leave(self) -> None:
@@ -74,9 +83,14 @@ class Comers:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def _hear(self, member: Member, text: str) -> None:
+        """A client has got a message."""
+        self.heard[text] += 1
+
     async def _stay(self, port: int, namespace: str, id: str) -> None:
         url = f"ws://{HOST}:{port}/ws/{namespace}?id={id}"
         while True:
+            began = time.monotonic()
             try:
                 websocket = await connect(url, compression=None, ping_interval=None, proxy=None)
             except (InvalidHandshake, OSError, EOFError) as error:
@@ -84,30 +98,25 @@ class Comers:
                 await asyncio.sleep(random.uniform(0, 2 * REFUSED_PAUSE))
                 continue
             self.back.append(time.monotonic())
+            self.handshakes.append(self.back[-1] - began)
             self._open.add((namespace, id))
             try:
-                await self._read(websocket)
+                await self._read(websocket, (namespace, id))
             finally:
                 self._open.discard((namespace, id))
                 websocket.transport.abort()
+            await asyncio.sleep(random.uniform(0, self._absent))
 
-    async def _read(self, websocket: ClientConnection) -> None:
+    async def _read(self, websocket: ClientConnection, member: Member) -> None:
         with contextlib.suppress(ConnectionClosed):
             while True:
-                self.heard[str(await websocket.recv())] += 1
+                self._hear(member, str(await websocket.recv()))
         self.closed.append(time.monotonic())
         self.codes[websocket.close_code] += 1
 
 
-class Mail:
-    """Confirmed sends to random members, one after another; knows which were answered DELIVERED."""
-
-    def __init__(self, publisher: Publisher, members: Sequence[Member], pause: float) -> None:
-        self._publisher = publisher
-        self._members = members
-        self._pause = pause
-        self.delivered: list[str] = []
-        self.failed: list[ClusterPoolError] = []
+class Sending:
+    """Sends without an end, in a task of its own, while its body runs."""
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._send_all())
@@ -117,6 +126,21 @@ class Mail:
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
+
+    async def _send_all(self) -> None:
+        """Send, until it is cancelled."""
+        raise NotImplementedError
+
+
+class Mail(Sending):
+    """Confirmed sends to random members, one after another; knows which were answered DELIVERED."""
+
+    def __init__(self, publisher: Publisher, members: Sequence[Member], pause: float) -> None:
+        self._publisher = publisher
+        self._members = members
+        self._pause = pause
+        self.delivered: list[str] = []
+        self.failed: list[ClusterPoolError] = []
 
     async def _send_all(self) -> None:
         at = 0
@@ -136,9 +160,8 @@ class Mail:
         return [text for text in self.delivered if not heard.get(text)]
 
 
-async def main() -> None:
-    """Be there until standard input ends."""
-    comers = Comers()
+async def be_there(comers: Comers) -> None:
+    """Do what is asked, until standard input ends."""
     answer()
     await obey_object(comers)
     await comers.leave()
@@ -146,4 +169,4 @@ async def main() -> None:
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(main())
+        runner.run(be_there(Comers()))

@@ -7,26 +7,11 @@ numbers of the kind ``b`` (to the namespace) and of the kind ``t`` (to one clien
 """
 
 import asyncio
-import contextlib
-import random
-import time
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
-
+from tools.harness.comers import Comers, Member, be_there
 from tools.harness.internals import loop_factory
-from tools.harness.obeying import answer, obey_object
-from tools.harness.ports import HOST
-
-REFUSED_PAUSE = 0.25
-"""Seconds, on average, that a client waits after it was refused."""
-TOGETHER = 100
-
-Member = tuple[str, str]
-"""Namespace and id."""
 
 
 class Numbers:
@@ -65,36 +50,22 @@ class Numbers:
         return len(self.missing) + broadcasts - self.last["b"] + targeted - self.last["t"]
 
 
-class Movers:
-    """Its methods are commands: :meth:`come` first, :meth:`leave` last."""
+class Movers(Comers):
+    """The same, each with its :class:`Numbers`."""
 
     def __init__(self) -> None:
-        self._tasks: list[asyncio.Task[None]] = []
-        self._open: set[Member] = set()
+        super().__init__()
         self._numbers: dict[Member, Numbers] = {}
-        self._codes: Counter[str] = Counter()
-        self._refused: Counter[str] = Counter()
-        self._handshakes: list[float] = []
 
-    async def come(self, port: int, members: Sequence[Member]) -> None:
-        """Open all of them, wait until they are, and count from then on."""
-        for at in range(0, len(members), TOGETHER):
-            some = [(namespace, id) for namespace, id in members[at : at + TOGETHER]]
-            self._numbers |= {member: Numbers() for member in some}
-            self._tasks += [asyncio.create_task(self._stay(port, member)) for member in some]
-            while await self.away():  # noqa: ASYNC110  # any of many tasks
-                await asyncio.sleep(0.005)
-        for counted in (self._codes, self._refused, self._handshakes):
-            counted.clear()
+    async def come(self, port: int, members: Sequence[Member], absent: float = 0.0) -> None:
+        """See :class:`Comers`."""
+        self._numbers = {(namespace, id): Numbers() for namespace, id in members}
+        await super().come(port, members, absent)
 
-    async def away(self) -> int:
-        """How many are not open; none of them may have given up."""
-        for task in self._tasks:
-            if task.done():
-                task.result()
-        return len(self._tasks) - len(self._open)
+    def _hear(self, member: Member, text: str) -> None:
+        self._numbers[member].hear(text)
 
-    async def report(self, rooms: dict[str, int], alone: dict[str, int]) -> dict[str, Any]:
+    async def numbers(self, rooms: dict[str, int], alone: dict[str, int]) -> dict[str, Any]:
         """The numbers of all clients together.
 
         Args:
@@ -108,48 +79,9 @@ class Movers:
             "twice": sum(one.twice for _, one in numbers),
             "most_twice": max((one.twice for _, one in numbers), default=0),
             "late": sum(one.late for _, one in numbers),
-            "codes": self._codes,
-            "refused": self._refused,
-            "handshakes": self._handshakes,
         }
-
-    async def leave(self) -> None:
-        """Come back no more."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _stay(self, port: int, member: Member) -> None:
-        namespace, id = member
-        url = f"ws://{HOST}:{port}/ws/{namespace}?id={id}"
-        while True:
-            began = time.monotonic()
-            try:
-                websocket = await connect(url, compression=None, ping_interval=None, proxy=None)
-            except (InvalidHandshake, OSError, EOFError) as error:
-                self._refused[str(error)] += 1
-                await asyncio.sleep(random.uniform(0, 2 * REFUSED_PAUSE))
-                continue
-            self._handshakes.append(time.monotonic() - began)
-            self._open.add(member)
-            try:
-                with contextlib.suppress(ConnectionClosed):
-                    while True:
-                        self._numbers[member].hear(str(await websocket.recv()))
-                self._codes[str(websocket.close_code)] += 1
-            finally:
-                self._open.discard(member)
-                websocket.transport.abort()
-
-
-async def main() -> None:
-    """Be there until standard input ends."""
-    movers = Movers()
-    answer()
-    await obey_object(movers)
-    await movers.leave()
 
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(main())
+        runner.run(be_there(Movers()))
