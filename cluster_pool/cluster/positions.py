@@ -28,8 +28,11 @@ log = logging.getLogger("cluster_pool.history")
 
 PAUSE: Final = 1.0
 """Seconds between two stores."""
-RENEWAL: Final = 20.0
-"""Seconds after which a position that has not changed is stored again: see ``positions.lua``."""
+KEPT: Final = 60.0
+"""Seconds for which a position is kept at least, and as long as its history: see
+``positions.lua``."""
+RENEWALS: Final = 2.5
+"""How often one that has not changed is stored again within that time."""
 MOST: Final = 5_000
 """Positions that are stored at once; the others wait for the next time."""
 AT_ONCE: Final = 16
@@ -58,6 +61,7 @@ class Accounts:
         self._parted: OrderedDict[Key, str] = OrderedDict()
         self._evicted: dict[Key, Member] = {}
         """Those whose clients have not answered their Close yet."""
+        self._renewal = max(KEPT, self._rules.shortest) / RENEWALS
         self._renew_at = 0.0
         self._task: asyncio.Task[None] | None = None
 
@@ -238,7 +242,7 @@ class Accounts:
     async def _store(self) -> None:
         now = asyncio.get_running_loop().time()
         if now >= self._renew_at:
-            self._renew_at = now + RENEWAL
+            self._renew_at = now + self._renewal
             self._changed(member for one in self._accounts.values() for member in one.has)
         due = list(islice(self._due, MOST))
         groups: dict[str, list[Member]] = {}

@@ -164,6 +164,11 @@ class HistoryRules:
     def __bool__(self) -> bool:
         return bool(self._rules)
 
+    @property
+    def shortest(self) -> float:
+        """Seconds that each of them reaches back at least; 0 without any."""
+        return min((history.seconds for _, history in self._rules), default=0.0)
+
     def of(self, namespace: str) -> History | None:
         """The history of a namespace; None if it has none. Those of users have none."""
         if namespace.startswith("~"):

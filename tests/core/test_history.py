@@ -152,3 +152,10 @@ def test_numbers_of_messages_to_read_are_checked(last: object) -> None:
     with pytest.raises(InvalidValueError):
         check_last(last)
     assert check_last(MOST) == MOST
+
+
+def test_the_shortest_history_is_known() -> None:
+    """Positions are stored again within its time."""
+    rules = {"a": History(seconds=90), "b": History(seconds=200)}
+    assert HistoryRules(rules, 3.0).shortest == 90
+    assert HistoryRules(None, 3.0).shortest == 0
