@@ -23,7 +23,7 @@ from cluster_pool.backplane.shard import Shard
 from cluster_pool.backplane.shard_context import ShardContext
 from cluster_pool.backplane.topology import SingleTopology, Topology
 from cluster_pool.core.config import Limits, Timing, check_timeout
-from cluster_pool.core.history import History, HistoryRules
+from cluster_pool.core.history import History, HistoryRules, Position
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.progress import Progress
@@ -162,6 +162,11 @@ class Backplane:
             return Shard(place, self._context, self, channels=SHARDED, part=part)
 
         return ClusterTopology(setup.address, make, setup.keys, self.identity, self)
+
+    @property
+    def reached(self) -> dict[str, Position]:
+        """By namespace, the position up to which members here were given all of its history."""
+        return self._context.reached
 
     async def start(self, wait: float | None) -> None:
         """Connect; returns when this process hears itself. Errors as :meth:`Shard.start`."""

@@ -114,6 +114,11 @@ class Generations:
         self._down_since = asyncio.get_running_loop().time()
         return True
 
+    @property
+    def why_ended(self) -> str:
+        """Why the last generation ended, or did not come up."""
+        return str(self.last_error or "the first link")
+
     def seconds_down(self) -> float:
         """For how long no generation has been up; 0 while one is."""
         if self.current is not None:

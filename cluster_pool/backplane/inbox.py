@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from time import monotonic
 from typing import NamedTuple
 
 EMPTY = 128
@@ -15,7 +16,8 @@ class Heard(NamedTuple):
     ``sender`` is the start of the process that sent it. ``position`` is that of its last message in
     the history of the namespace; 0 if none is recorded. If it was read from there, or had to wait
     for such, it was published from ``earliest`` to ``time``, in ms of Redis; else both are 0.
-    It is ``early`` if something that was published before it may still be read.
+    It is ``targeted`` if it was read from there and each item is an id, its reader, and what was
+    targeted at the id.
     """
 
     channel: str
@@ -28,7 +30,7 @@ class Heard(NamedTuple):
     position: int = 0
     earliest: int = 0
     time: int = 0
-    early: bool = False
+    targeted: bool = False
 
     @property
     def size(self) -> int:
@@ -50,10 +52,11 @@ class Inbox:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.size = 0
+        self.popped = 0
         self._queue: deque[Heard] = deque()
         self._filled = asyncio.Event()
         self._room = asyncio.Event()
-        """Clear while one of :meth:`wait_room` waits for it."""
+        """Clear while one of :meth:`wait_room` or :meth:`passed` waits for it."""
         self._room.set()
 
     def __len__(self) -> int:
@@ -79,6 +82,14 @@ class Inbox:
     def _has_room(self, heard: Heard, limit: int) -> bool:
         return self.size + heard.size <= limit or not self._queue
 
+    async def passed(self) -> None:
+        """Wait until all that is in it now has been handled."""
+        self.put(probe_heard(monotonic()), control=True)  # behind it, so that its turn tells
+        last = self.popped + len(self._queue)
+        while self.popped < last:
+            self._room.clear()
+            await self._room.wait()
+
     async def wait(self) -> None:
         """Wait until there is something to read."""
         await self._filled.wait()
@@ -89,6 +100,7 @@ class Inbox:
             self._filled.clear()
             return None
         heard = self._queue.popleft()
+        self.popped += 1
         self.size -= heard.size
         if not self._room.is_set():
             self._room.set()

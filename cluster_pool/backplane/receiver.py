@@ -64,6 +64,8 @@ class Receiver:
         self._broken: set[str] = set()
         self._namesakes: set[str] = set()
         self._quiet = Quiet()
+        self._found = 0
+        """Messages that were missed on the channels of a start, and were found."""
 
     def hear(self, channel: str, payload: bytes) -> None:
         """Handle one payload; those of a channel come in the order of publishing.
@@ -110,14 +112,20 @@ class Receiver:
             heard = Heard(channel, header.number, payload, items_offset, *marks)
             if waits:
                 self.recovery.hold(heard)
-            elif self.recovery.waits:
-                self._put(heard._replace(early=True), messages)
+            elif self.recovery.waits and is_of_one(channel):
+                self._put_rest(heard)
             else:
                 self._put(heard, messages)
         elif own:
             self.probed.set()
         elif channel == self._identity.own_channel:
             self._hear_namesake(header.sender_start)
+
+    def _put_rest(self, heard: Heard) -> None:
+        """Put what need not wait for the past of a namespace."""
+        rest = self.recovery.hold_targets(heard)
+        if rest is not None:
+            self._put(rest, rest.messages)
 
     def _hear_namesake(self, start: str) -> None:
         """Another start probes this node's own channel.
@@ -206,6 +214,8 @@ class Receiver:
                 self.numbers.begin_again(channel, epoch or NO_COUNTER, number)
             else:
                 self.numbers.resubscribed(channel, counter, change, now)
+                if is_of_one(channel) and self.numbers.has_missed(channel):
+                    self.recovery.miss_targets(channel)
         elif self._event_numbers.resubscribed(
             channel, epoch, number, lost=change > ServerChange.MOVED
         ):
@@ -250,9 +260,34 @@ class Receiver:
             self._broken.add(error.kind)
             log.warning("dropped a broken envelope (%s) on %s", error.kind, shown(channel))
 
+    async def found_targets(self) -> None:
+        """Wait until what was targeted at members here and missed was given to them, as far as it
+        was read: what is left of it is missed."""
+        if self.recovery.targets and not self.recovery.lacks_targets():
+            await self.inbox.passed()
+            self.recovery.targets = self.recovery.lacks_targets()
+
+    def found_target(self) -> None:
+        """A message was given to a member here that had missed it."""
+        self._counters.recovered += 1
+        self._found += self.recovery.targets
+
+    def _take_missed(self) -> tuple[dict[str, int], bool]:
+        """The messages missed, without those that are found, or may be."""
+        missed, exact = self.numbers.take_missed(is_of_one if self.recovery.targets else None)
+        for channel in filter(is_of_one, list(missed)):
+            found = min(self._found, missed[channel])
+            self._found -= found
+            missed[channel] -= found
+            if found and not missed[channel]:
+                del missed[channel]
+        if not self.recovery.targets:
+            self._found = 0
+        return missed, exact
+
     def take_gap(self, seconds: float, cause: str) -> Gap | None:
         """The messages missed since the last call, if there are any; counted and logged."""
-        missed, exact = self.numbers.take_missed()
+        missed, exact = self._take_missed()
         if not missed and exact:
             return None
         total = sum(missed.values())

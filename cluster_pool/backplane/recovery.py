@@ -1,17 +1,21 @@
 """Closes the gaps of this process in namespaces with a history: what it missed is read from there.
 
 When the subscriptions of a generation end, each such channel waits: what is heard on it from then
-on is held. The next generation reads what lies between the last message before and the held ones,
-and puts it into the inbox first. So messages come in the order of their positions, each once; only
-those that have left the history are missed. Without an unbroken chain of positions nothing is read,
-and :mod:`.receiver` counts the gap by the numbers of the channel: when Redis has lost its state,
-another server has taken over, or the history has begun anew.
+on is held, and what is targeted at its members, too. The next generation reads what lies between
+the last message before and the held ones, and puts it into the inbox first. So messages come in the
+order of their positions, each once; only those that have left the history are missed. Without an
+unbroken chain of positions nothing is read, and :mod:`.receiver` counts the gap by the numbers of
+the channel: when Redis has lost its state, another server has taken over, or the history has begun
+anew.
+
+What was targeted has no number on the channel of the namespace. So it is looked for wherever the
+channel over which it comes has missed something; of what is found the handler of the inbox knows
+what it has given to a member before.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple
+from collections.abc import Callable
+from typing import Final
 
 from redis.exceptions import ResponseError
 
@@ -21,6 +25,7 @@ from cluster_pool.backplane.history_pages import PAGE, Page, page_in
 from cluster_pool.backplane.inbox import Heard
 from cluster_pool.backplane.refusals import said, unavailable
 from cluster_pool.backplane.shard_context import ShardContext
+from cluster_pool.backplane.waiting import Held, Place, Waiting, start_of, targets_in
 from cluster_pool.core.history import Entry
 from cluster_pool.core.numbers import NO_COUNTER, UNREADABLE, Counter, ServerChange
 
@@ -30,55 +35,6 @@ AT_ONCE: Final = 16
 """Histories that are read at the same time."""
 OLDEST_MS: Final = 60_000
 """How long before an interruption a message may have been published that it kept from us, in ms."""
-
-
-class Place(NamedTuple):
-    """How far a channel has come to the inbox: the mark and the position of the last message.
-
-    Attributes:
-        position: 0 behind none; None where no history is recorded.
-    """
-
-    epoch: str
-    number: int
-    position: int | None
-
-    def has(self, heard: Heard) -> bool:
-        """Whether a message came before it, or is the one there."""
-        return bool(heard.position) and self.has_position(heard.epoch, heard.position)
-
-    def is_behind(self, other: "Place") -> bool:
-        """Whether it comes after another one."""
-        return (int(self.epoch or 0), self.number) > (int(other.epoch or 0), other.number)
-
-    def has_position(self, epoch: str, position: int) -> bool:
-        """The same of the message with a position."""
-        return self.epoch == epoch and position <= (self.position or 0)
-
-
-class _Waiting:
-    """A channel that was interrupted.
-
-    Attributes:
-        place: up to which all is in the inbox, or lost.
-        held: what was heard since, and is not in the inbox.
-        overflowed: held messages were dropped, and must be read.
-        dropped: how many, if they are not.
-        lost: messages that have left the history.
-        exact: whether that is exact.
-        since: the time of Redis in ms.
-        until: the number at which the channel stood when it was subscribed again.
-    """
-
-    __slots__ = ("dropped", "exact", "held", "lost", "overflowed", "place", "since", "until")
-
-    def __init__(self, place: Place, since: int) -> None:
-        self.place = place
-        self.since = since
-        self.held: deque[Heard] = deque()
-        self.overflowed = False
-        self.dropped = self.lost = self.until = 0
-        self.exact = True
 
 
 class Recovery:
@@ -104,12 +60,17 @@ class Recovery:
         self._miss = miss
         self._namespace = slice(len(context.keys.prefix) + 2, -1)
         self._places: dict[str, Place] = {}
-        self._waiting: dict[str, _Waiting] = {}
+        self._waiting: dict[str, Waiting] = {}
         self._bytes = 0
         """The size of what is held."""
         self._due: list[str] = []
         """Channels whose history must be read."""
         self._wanted = asyncio.Event()
+        self.targets = False
+        """Whether something that was targeted at members and missed is looked for; the receiver
+        clears it, when all that was found was given to them."""
+        self._untold: set[str] = set()
+        """Channels over which targeted messages come, and have been missed."""
 
     # -- what is heard ---------------------------------------------------------------------
 
@@ -139,12 +100,16 @@ class Recovery:
     def had(self, channel: str, epoch: str, position: int) -> bool:
         """Whether a message has been read from the history before it was heard."""
         place = self._places.get(channel)
-        return place is not None and place.has_position(epoch, position)
+        return place is not None and place.has(epoch, position)
 
     @property
     def waits(self) -> bool:
-        """Whether some channels wait: what is targeted at members may come ahead of broadcasts."""
+        """Whether some channels wait."""
         return bool(self._waiting)
+
+    def lacks_targets(self) -> bool:
+        """Whether some channels wait for what was targeted at members."""
+        return any(one.targets for one in self._waiting.values())
 
     def holds(self, channel: str) -> bool:
         """Whether what is heard on a channel must be held."""
@@ -152,14 +117,34 @@ class Recovery:
 
     def hold(self, heard: Heard) -> None:
         """Hold what was heard, in order; what does not fit is read from the history."""
-        one = self._waiting[heard.channel]
+        self._hold(self._waiting[heard.channel], Held.of(heard))
+
+    def hold_targets(self, heard: Heard) -> Heard | None:
+        """Hold what is targeted at members in namespaces that wait; gives the rest, if any."""
+        rest = []
+        for namespace, held, item in targets_in(heard):
+            one = self._waiting.get(self._context.keys.channel(namespace)) if held else None
+            if one is None or held is None:
+                rest.append(item)
+            elif one.has(held):
+                self._pass_over(held)
+            else:
+                self._hold(one, held)
+        if len(rest) == heard.messages:
+            return heard
+        payload = b"".join([heard.payload[: heard.items_offset], *rest])
+        return heard._replace(payload=payload, messages=len(rest)) if rest else None
+
+    def _hold(self, one: Waiting, held: Held) -> None:
+        heard = held.heard
         if self._bytes + heard.size > self._inbox.limit:
             self._drop_held(one)
             one.overflowed = True
         if one.overflowed:
-            one.dropped += heard.messages or 1
+            self._drop(one, held)
             return
-        one.held.append(heard._replace(earliest=one.since, time=self._now() // 1000 or 1))
+        late = heard._replace(earliest=one.since, time=self._now() // 1000 or 1)
+        one.held.append(held._replace(heard=late))
         self._bytes += heard.size
 
     def interrupted(self) -> None:
@@ -170,8 +155,9 @@ class Recovery:
         since = self._now() // 1000
         for channel, place in self._places.items():
             if channel not in self._waiting:
-                self._waiting[channel] = _Waiting(place, since)
+                self._waiting[channel] = Waiting(place, since)
         self._due.clear()
+        self._untold.clear()
 
     def forget(self, channel: str) -> None:
         """A channel is no longer heard here."""
@@ -186,12 +172,31 @@ class Recovery:
             self._release(channel)
         self._places.pop(channel, None)
 
-    def _drop_held(self, one: _Waiting) -> None:
-        one.dropped += sum(heard.messages or 1 for heard in one.held)
-        self._bytes -= sum(heard.size for heard in one.held)
+    def _drop_held(self, one: Waiting) -> None:
+        self._bytes -= one.size
+        for held in one.held:
+            self._drop(one, held)
         one.held.clear()
 
+    def _drop(self, one: Waiting, held: Held) -> None:
+        """Drop a message that must be read."""
+        if held.targeted:
+            one.targets = self.targets = True
+            self._pass_over(held)
+        else:
+            one.dropped += held.heard.messages or 1
+
+    def _pass_over(self, held: Held) -> None:
+        """Drop a message that was read, or will be. One that was targeted counts as missed, as if
+        it had not been heard, since what is found counts against that."""
+        if held.targeted:
+            self._miss(held.heard.channel, 1, True)
+
     # -- what was missed -------------------------------------------------------------------
+
+    def miss_targets(self, channel: str) -> None:
+        """Something was missed on a channel over which targeted messages come."""
+        self._untold.add(channel)
 
     def settle(self, channel: str, counter: Counter, change: ServerChange) -> bool:
         """A channel is subscribed again, and all up to its counter has arrived or was missed.
@@ -204,35 +209,56 @@ class Recovery:
                 self.begin(channel, counter)  # of a history that has begun since, or come here
             return False
         epoch, number, position = counter.epoch, counter.number, counter.position
-        start = None if change > ServerChange.MOVED else _start(one.place, counter)
+        start = None if change > ServerChange.MOVED else start_of(one.place, counter)
         if start is None or epoch is None or position is None or start > position:
             if one.dropped:
                 self._miss(channel, one.dropped, True)
             if epoch != UNREADABLE:
-                one.place = _before(one.held, Place(epoch or NO_COUNTER, number, position))
+                one.place = one.before_held(Place(epoch or NO_COUNTER, number, position))
             self._release(channel)
             return False
         heard = one.place.number if epoch == one.place.epoch else 0
         one.place, one.until, one.dropped = Place(epoch, heard, start), number, 0
-        if not one.overflowed and (number == heard or _follows(one)) and self._fits(one):
+        one.targets |= self._lacks_targets(channel, one, position)
+        unbroken = not one.overflowed and not one.targets and (number == heard or one.follows)
+        if unbroken and self._inbox.size + one.size <= self._inbox.limit:
             self._release(channel)
         else:
+            self.targets |= one.targets
             self._due.append(channel)
             self._wanted.set()
         return True
 
+    def _lacks_targets(self, channel: str, one: Waiting, position: int) -> bool:
+        """Whether the history has messages that were perhaps targeted at members here and missed:
+        up to a position, or to what is held."""
+        namespace = channel[self._namespace]
+        routed = self._context.keys.routed_prefix(namespace) + self._context.identity.start
+        if self._untold.isdisjoint((self._context.identity.start_channel, routed)):
+            return False
+        first = next((held for held in one.held if held.position), None)
+        if first is not None and first.epoch == one.place.epoch:
+            position = min(position, first.position - first.heard.messages)
+        return position > self._had_position(namespace, one.place)
+
+    def _had_position(self, namespace: str, place: Place) -> int:
+        """The position up to which members here were given everything, as far as it is known."""
+        reached = self._context.reached.get(namespace)
+        known = place.position or 0
+        if reached is None or reached.epoch != place.epoch:
+            return known
+        return max(known, reached.number)
+
     def _release(self, channel: str) -> None:
         """Put what is held behind its place into the inbox; the channel waits no more."""
         one = self._waiting.pop(channel)
-        self._bytes -= sum(heard.size for heard in one.held)
+        self._bytes -= one.size
         self._places[channel] = one.place
-        for heard in one.held:
-            if not self._places[channel].has(heard):
-                self._put(heard)
-
-    def _fits(self, one: _Waiting) -> bool:
-        """Whether the inbox has room for all that is held."""
-        return self._inbox.size + sum(heard.size for heard in one.held) <= self._inbox.limit
+        for held in one.held:
+            if self.had(channel, held.epoch, held.position):
+                self._pass_over(held)
+            else:
+                self._put(held.heard)
 
     async def read(self, commands: CommandConnection) -> None:
         """Read the histories of the channels that wait for it, as soon as there are some.
@@ -262,17 +288,17 @@ class Recovery:
         closed, following = False, None
         while not closed and self._waiting.get(channel) is one:
             one.overflowed, one.dropped = False, 0
-            start = following or f"{(one.place.position or 0) + 1}-0"
+            start = following or f"{self._had_position(channel[self._namespace], one.place) + 1}-0"
             page = await self._page(channel, start, commands)
             if page is None or page.position.epoch != one.place.epoch:
-                one.lost += max(_unread(one), one.dropped)
+                one.lost += max(one.unread, one.dropped)
                 one.exact = False
                 break
             for entry in page.entries:
                 await self._put_entry(channel, one, entry)
             following = page.more
             if following is None:
-                self._come_to(one, page.number, page.position.number)
+                one.come_to(page.number, page.position.number)
                 await self._put_held(channel, one)
                 closed = not one.overflowed
         if self._waiting.get(channel) is one:
@@ -301,90 +327,55 @@ class Recovery:
                 raise unavailable("a history could not be read", error) from error
             return None
 
-    async def _put_entry(self, channel: str, one: _Waiting, entry: Entry) -> None:
+    async def _put_entry(self, channel: str, one: Waiting, entry: Entry) -> None:
         """Put what an entry has into the inbox, when there is room."""
         header = entry.header
         if self._context.sealed and entry.time < one.since - OLDEST_MS:
             return  # recorded anew by somebody who does not know the secret
-        if entry.targeted:  # it came over the channel of a start, or is missed there
-            self._come_to(one, 0, header.position)
-            return
-        heard = Heard(
-            channel,
-            header.number,
-            entry.payload,
-            entry.items_offset,
-            header.sender_start,
-            header.counter_epoch,
-            header.messages,
-            header.position,
-            entry.time,
-            entry.time,
+        read = Held.of(
+            Heard(
+                channel,
+                one.place.number if entry.targeted else header.number,
+                entry.payload,
+                entry.items_offset,
+                header.sender_start,
+                header.counter_epoch,
+                header.messages,
+                header.position,
+                entry.time,
+                entry.time,
+                entry.targeted,
+            )
         )
-        if not self._is_wanted(one, heard):
+        if not self._is_wanted(channel, one, read):
             return
-        await self._inbox.wait_room(heard)
-        if not self._is_wanted(one, heard):
+        await self._inbox.wait_room(read.heard)
+        if not self._is_wanted(channel, one, read):
             return  # the channel is heard elsewhere by now, or no more
-        self._inbox.put(heard, control=True)
-        self._context.counters.recovered += header.messages
-        self._come_to(one, header.number - header.messages, 0)
-        one.place = Place(header.counter_epoch, header.number, header.position)
+        self._inbox.put(read.heard, control=True)
+        if entry.targeted:
+            one.come_to(0, header.position)
+        else:
+            self._context.counters.recovered += header.messages
+            one.come_to(header.number - header.messages, 0)
+            one.pass_by(read)
 
-    def _is_wanted(self, one: _Waiting, heard: Heard) -> bool:
+    def _is_wanted(self, channel: str, one: Waiting, held: Held) -> bool:
         """Whether a channel waits still, and for this message."""
-        return self._waiting.get(heard.channel) is one and not one.place.has(heard)
+        return self._waiting.get(channel) is one and not one.has(held)
 
-    async def _put_held(self, channel: str, one: _Waiting) -> None:
+    async def _put_held(self, channel: str, one: Waiting) -> None:
         """Put what is held into the inbox, when there is room; more may be held meanwhile."""
         while one.held and self._waiting.get(channel) is one:
-            heard = one.held[0]
-            if self._is_wanted(one, heard):
-                await self._inbox.wait_room(heard)
-                if not (one.held and one.held[0] is heard and self._is_wanted(one, heard)):
+            held = one.held[0]
+            if self._is_wanted(channel, one, held):
+                await self._inbox.wait_room(held.heard)
+                first = one.held[0] if one.held else None
+                if first is not held or not self._is_wanted(channel, one, held):
                     continue
-                self._inbox.put(heard, control=True)
-                if heard.messages:
-                    one.place = Place(heard.epoch, heard.number, heard.position or None)
-            self._bytes -= heard.size
+                self._inbox.put(held.heard, control=True)
+                one.pass_by(held)
+            else:
+                self._pass_over(held)
+            self._bytes -= held.heard.size
             one.held.popleft()
-
-    def _come_to(self, one: _Waiting, number: int, position: int) -> None:
-        """All that has a lower number or position, and was not read, has left the history."""
-        place = one.place
-        one.lost += max(0, number - place.number)
-        number, position = max(number, place.number), max(position, place.position or 0)
-        one.place = Place(place.epoch, number, position)
-
-
-def _start(place: Place, counter: Counter) -> int | None:
-    """The position behind which a channel goes on; None if no unbroken chain leads there."""
-    if counter.epoch == place.epoch:
-        return place.position
-    if counter.former == (place.epoch, place.number):
-        return 0  # the history has begun at the last message that was heard
-    return 0 if place.epoch == NO_COUNTER and counter.former is None else None
-
-
-def _before(held: Iterable[Heard], place: Place) -> Place:
-    """The place before the first of what is held that has a position; else ``place``."""
-    for heard in held:
-        if heard.position:
-            count = heard.messages
-            return Place(heard.epoch, heard.number - count, heard.position - count)
-    return place
-
-
-def _follows(one: _Waiting) -> bool:
-    """Whether the first message that is held is the next one."""
-    if not one.held or one.overflowed:
-        return False
-    first = one.held[0]
-    return first.epoch == one.place.epoch and first.number - first.messages == one.place.number
-
-
-def _unread(one: _Waiting) -> int:
-    """How many broadcasts are known to lie between its place and what is held."""
-    first = next((heard for heard in one.held if heard.position), None)
-    known = one.until if first is None else min(one.until, first.number - first.messages)
-    return max(0, known - one.place.number)

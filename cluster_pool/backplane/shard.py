@@ -350,12 +350,14 @@ class Shard:
         await self._probe(commands)
         await self.subscriptions.compare(counters, change)
         self.succession.settle(asyncio.get_running_loop().time(), self._timing.heartbeat)
-        self._report_gap(str(self.generations.last_error or "the first link"))
+        self._report_gap(self.generations.why_ended)
 
     async def _recover(self, commands: CommandConnection) -> None:
         """Close the gaps in namespaces with a history, and report what has left it."""
         await self.generations.changed()  # what the numbers tell is reported first
         while True:
+            await self.receiver.found_targets()
+            self._report_gap(self.generations.why_ended, self.generations.was_down)
             await self.receiver.recovery.read(commands)
             self._report_gap(OUTLASTED, self.generations.was_down)
 

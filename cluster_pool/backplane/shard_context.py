@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from cluster_pool.backplane.command_connection import CommandConnection
 from cluster_pool.backplane.inbox import Inbox
 from cluster_pool.core.config import Limits, Timing
-from cluster_pool.core.history import HistoryRules
+from cluster_pool.core.history import HistoryRules, Position
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.results import Gap
@@ -24,6 +24,7 @@ class ShardContext:
         sealed: whether items are sealed.
         holds: whether this process holds connections, whose gaps must be exact.
         histories: the rules of this node, which tell that a namespace will have a history.
+        reached: by namespace, the position up to which members here were given all of its history.
         numbers: of generations. A shard that takes the place of another one goes on counting, else
             nodes that know the other one would take its messages for old ones.
     """
@@ -37,6 +38,7 @@ class ShardContext:
     sealed: bool
     holds: bool
     histories: HistoryRules
+    reached: dict[str, Position] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
 

@@ -19,6 +19,7 @@ from cluster_pool.backplane.receiver import Receiver
 from cluster_pool.backplane.subscriber import BATCH, Groups, Subscriber
 from cluster_pool.backplane.subscription import Subscription, end_all
 from cluster_pool.core.identity import Identity
+from cluster_pool.core.keys import is_of_one
 from cluster_pool.core.numbers import Counter, ServerChange
 from cluster_pool.exceptions import BackplaneUnavailableError
 
@@ -249,10 +250,13 @@ class Subscriptions:
 
         A channel that was dropped meanwhile is left out: it may be wanted again by now, and its
         counter was read before that. ``change`` is that since these channels were interrupted.
+
+        Those over which targeted messages come are the first: histories may have what they missed.
         """
         now = self._health.redis_time()
-        for at in range(0, len(counters), BATCH):
-            for channel, counter in counters[at : at + BATCH]:
+        ordered = sorted(counters, key=lambda one: not is_of_one(one[0]))
+        for at in range(0, len(ordered), BATCH):
+            for channel, counter in ordered[at : at + BATCH]:
                 if channel in self._resubscribed:
                     self._receiver.resubscribed(channel, counter, change, now)
                     self._counters.note(channel, counter)

@@ -99,7 +99,7 @@ class Delivery:
 
     # -- to one ----------------------------------------------------------------------------
 
-    def hand_out(self, run: Run, early: bool) -> None:
+    def hand_out(self, run: Run) -> None:
         """Deliver messages to one member each; without a connection they count as undelivered."""
         find, takes = self._ownership.find, self._rewinds.takes
         for claim, item, message in run:
@@ -109,7 +109,7 @@ class Delivery:
                 self._counters.undelivered += 1
             elif not (epoch and takes(membership, Position(epoch, number), message)):
                 deliver(membership.connection, message)
-            if epoch and not early:
+            if epoch:
                 self.reached(item[1], epoch, number)
 
     def reached(self, namespace: str, epoch: str, number: int) -> None:
@@ -203,18 +203,47 @@ class Delivery:
             kick(connection, *check_close(*item[4]))
         return None if waits else result
 
+    async def _found(self, namespace: str, heard: Heard) -> None:
+        """Deliver what was read from a history and had been targeted at members here, to those that
+        have missed it."""
+        later = self._came_later(namespace, heard)
+        found = self._topology.of(namespace).receiver.found_target
+        number = heard.position - heard.messages
+        for id, reader, sealed in envelope.read_items(heard.payload[heard.items_offset :]):
+            number += 1
+            if monotonic() >= self._turn.ends:
+                await self._turn.yield_now()
+            place, member = Position(heard.epoch, number), self._table.get(namespace, id)
+            if member is None or not self._accounts.lacks(member, reader, place):
+                continue
+            unsealing = self._unsealing
+            item = sealed if unsealing is None else unsealing.recorded_target(heard, sealed)
+            if item is None or (item[1], item[2]) != (namespace, id):
+                continue
+            found()
+            message = message_of(item[0], item[3], (namespace, *place))
+            if id in later or self._accounts.replays(member, place):
+                continue
+            if not self._rewinds.takes(member, place, message):
+                deliver(member.connection, message)
+        self.reached(namespace, heard.epoch, heard.position)
+
     # -- to all ----------------------------------------------------------------------------
 
     async def broadcast(self, heard: Heard) -> None:
-        """Deliver messages published to a namespace, by a node or by a user's own PUBLISH.
-
-        Consecutive messages of an envelope that exclude no id are written together.
-        """
+        """Deliver messages published to a namespace, by a node or by a user's own PUBLISH, or those
+        that were targeted at its members and read from its history."""
         namespace = heard.channel[self._head : -1]
         if not heard.items_offset:
             message = Outgoing(*envelope.raw_message(heard.payload))
             await self._table.broadcast(namespace, message, frozenset())
-            return
+        elif heard.targeted:
+            await self._found(namespace, heard)
+        else:
+            await self._published(namespace, heard)
+
+    async def _published(self, namespace: str, heard: Heard) -> None:
+        """Deliver an envelope. Consecutive messages that exclude no id are written together."""
         turn, unsealing = self._turn, self._unsealing
         run: list[Outgoing] = []
         later: Collection[str] = self._came_later(namespace, heard) if heard.time else ()
@@ -241,7 +270,7 @@ class Delivery:
                 if to_all and item[0] in MESSAGES and not item[2]:
                     run.append(message_of(item[0], item[1], source))
                 elif to_all and item[0] in FROM:
-                    run.append(_published(item, source))
+                    run.append(_from_client(item, source))
                 else:
                     await self._fan_out(namespace, run)
                     await self._control(source, item, later, recorded)
@@ -309,12 +338,12 @@ def _broadcast_of(item: list[Any], source: Source) -> tuple[Outgoing, list[str],
     """The message of a broadcast, and the ids and the users that do not get it."""
     kind = item[0]
     if kind in FROM:
-        return _published(item, source), [], frozenset()
+        return _from_client(item, source), [], frozenset()
     users = frozenset(item[3]) if kind in EXCEPT else frozenset()
     return message_of(EXCEPT.get(kind, kind), item[1], source), item[2], users
 
 
-def _published(item: list[Any], source: Source) -> Outgoing:
+def _from_client(item: list[Any], source: Source) -> Outgoing:
     """The message of a broadcast that a client has published."""
     kind, payload, id, user = item
     author = check_id(id), check_user(user) if user else ""

@@ -67,8 +67,8 @@ class Permit(Protocol):
 class Handler(Protocol):
     """Executes items for a node and its connections: see :class:`Delivery`."""
 
-    def hand_out(self, run: Run, early: bool) -> None:
-        """Deliver plain messages; see :class:`.Heard` for ``early``."""
+    def hand_out(self, run: Run) -> None:
+        """Deliver plain messages."""
 
     def execute(self, kind: int, claim: str, item: list[Any], mark: tuple[str, int]) -> None:
         """Execute any other targeted item; ``mark``: its place in a history."""
@@ -154,7 +154,7 @@ class Dispatcher:
         except Exception as error:  # content from other programs must not end this task
             log.debug("on %s: %r", shown(heard.channel), error, exc_info=True)
             self._broken(BrokenEnvelopeError("content"), heard.channel)
-        if heard.items_offset:
+        if heard.items_offset and not (heard.time and is_of_one(heard.channel)):
             self._progress.reach(heard.channel, heard.epoch, heard.number)
 
     async def _targeted(self, heard: Heard) -> None:
@@ -179,22 +179,22 @@ class Dispatcher:
                     run.append((claim, item, message))
                     if len(run) < RUN:
                         continue
-                self._hand_out(run, heard.early)
+                self._hand_out(run)
                 if not plain:
                     self._execute(claim, item, mark)
-                    if handler is not None and mark[1] and not heard.early:
+                    if handler is not None and mark[1]:
                         handler.reached(item[1], *mark)
                 if monotonic() >= turn.ends:
                     await turn.yield_now()
         finally:
-            self._hand_out(run, heard.early)
+            self._hand_out(run)
 
-    def _hand_out(self, run: Run, early: bool) -> None:
+    def _hand_out(self, run: Run) -> None:
         """Deliver messages, each once: the run is cleared first, in case that raises."""
         if run and self._handler is not None:
             messages = run.copy()
             run.clear()
-            self._handler.hand_out(messages, early)
+            self._handler.hand_out(messages)
 
     def _execute(self, claim: str, item: list[Any], mark: tuple[str, int]) -> None:
         """Give answers to the calls that wait for them, and other items to the node, if any."""

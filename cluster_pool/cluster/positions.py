@@ -18,7 +18,7 @@ from cluster_pool.backplane.calls import deadline_in
 from cluster_pool.backplane.claims import batches
 from cluster_pool.cluster.member_accounts import Member, MemberAccount, Once, mark_of
 from cluster_pool.core.claims import Claim
-from cluster_pool.core.history import LEFT, Position, Resumption
+from cluster_pool.core.history import LEFT, NOWHERE, Position, Resumption
 from cluster_pool.exceptions import BackplaneUnavailableError
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.pinging import keep_account
@@ -55,7 +55,7 @@ class Accounts:
         self._rules = backplane.setup.histories
         self._claims = backplane.claims
         self._timeout = backplane.setup.timing.timeout
-        self._reached: dict[str, Position] = {}
+        self._reached = backplane.reached
         self._accounts: dict[Connection, MemberAccount] = {}
         self._due: dict[Member, None] = {}
         self._parted: OrderedDict[Key, str] = OrderedDict()
@@ -112,6 +112,20 @@ class Accounts:
         if account is None or not any(member.namespace == namespace for member in account.has):
             return False
         return self._rules.has_reader(namespace, connection.user)
+
+    def lacks(self, member: Member, reader: str, place: Position) -> bool:
+        """Whether a message that was targeted at an id and its reader is for this member, and was
+        not given to the members here."""
+        if member.connection not in self._accounts:
+            return False
+        if place.is_within(self._reached.get(member.namespace, NOWHERE)):
+            return False
+        return reader == self._rules.reader(member.namespace, member.connection.user)
+
+    def replays(self, member: Member, place: Position) -> bool:
+        """Whether a message lies before all that is live for a member: if it is for it, it is
+        replayed."""
+        return place.is_within(self._accounts[member.connection].bases.get(member, NOWHERE))
 
     def reached(self, namespace: str, place: Position) -> None:
         """All up to a place was given to the members here that are to get it."""

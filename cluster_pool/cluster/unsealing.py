@@ -69,6 +69,8 @@ class Unsealing:
         if heard.channel != self._own:
             self._own = heard.channel
             self._scopes[BOUND] = own_scope(self._own, self._start)
+        if heard.time:
+            return self.recorded_target(heard, sealed)
         now, lane = self._where(heard.channel)
         try:
             counter, item = self._seals.open(self._scopes, heard.sender, sealed, now, lane)
@@ -112,17 +114,28 @@ class Unsealing:
     def recorded(self, heard: Heard, namespace: str, sealed: list[Any]) -> list[Any] | None:
         """Open an item that was read from the history of a namespace, or that had to wait for such;
         None when it is refused. Each is opened once: the counters of a sender grow."""
+        return self._open_late(heard, {BOUND: heard.channel}, sealed, namespace)
+
+    def recorded_target(self, heard: Heard, sealed: list[Any]) -> list[Any] | None:
+        """The same of an item that was targeted at a member."""
+        return self._open_late(heard, {ROUTED: self._scopes[ROUTED]}, sealed, None)
+
+    def _open_late(
+        self, heard: Heard, scopes: dict[int, str], sealed: list[Any], namespace: str | None
+    ) -> list[Any] | None:
+        """Open an item; its namespace is in it if that is None."""
         try:
-            scopes, published = {BOUND: heard.channel}, (1000 * heard.earliest, 1000 * heard.time)
+            published = 1000 * heard.earliest, 1000 * heard.time
             counter, item = self._seals.open_recorded(scopes, heard.sender, sealed, *published)
-            if counter <= self._recorded.get((namespace, heard.sender), 0):
+            where = (item[1] if namespace is None else namespace), heard.sender
+            if counter <= self._recorded.get(where, 0):
                 raise BrokenEnvelopeError("replay")
         except BrokenEnvelopeError as error:
             self._refuse(heard, error)
             return None
         if len(self._recorded) >= MAX_SENDERS:
             self._recorded.clear()
-        self._recorded[namespace, heard.sender] = counter
+        self._recorded[where] = counter
         return item
 
     def _refuse(self, heard: Heard, error: BrokenEnvelopeError) -> None:

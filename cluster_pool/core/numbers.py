@@ -17,6 +17,7 @@ knows no message that was not heard here, nothing is reported; else the number i
 """
 
 import re
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Final, NamedTuple, Self
 
@@ -345,11 +346,22 @@ class Numbers:
         self._miss(channel, count)
         self.exact &= exact
 
-    def take_missed(self) -> tuple[dict[str, int], bool]:
-        """The messages missed since the last call, per channel, and whether that is exact."""
-        taken = self._missed, self.exact
+    def has_missed(self, channel: str) -> bool:
+        """Whether messages of a channel were missed since :meth:`take_missed`, or perhaps."""
+        return channel in self._missed
+
+    def take_missed(self, left: Callable[[str], bool] | None = None) -> tuple[dict[str, int], bool]:
+        """The messages missed since the last call, per channel, and whether that is exact.
+
+        Args:
+            left: the channels that are left for a later call.
+        """
+        taken, exact = self._missed, self.exact
         self._missed, self.exact = {}, True
-        return taken
+        if left is not None:
+            self._missed = {one: count for one, count in taken.items() if left(one)}
+            taken = {one: count for one, count in taken.items() if one not in self._missed}
+        return taken, exact
 
     def _miss(self, channel: str, count: int) -> None:
         self._missed[channel] = self._missed.get(channel, 0) + count

@@ -78,9 +78,12 @@ class Traffic:
 
     async def _run(self) -> None:
         while not self._over:
-            sends = [self._sender.broadcast_message(name, str(self.sent)) for name in self._names]
-            await asyncio.gather(*sends)
+            await asyncio.gather(*[self.send(name, self.sent) for name in self._names])
             self.sent += 1
+
+    async def send(self, name: str, number: int) -> Any:
+        """Send one message."""
+        return await self._sender.broadcast_message(name, str(number))
 
     async def more(self, rounds: int) -> None:
         """Wait for so many more messages to each namespace."""

@@ -28,7 +28,7 @@ async def test_messages_go_to_the_claim_they_were_routed_for() -> None:
             ("", [envelope.TEXT, "n", id, b"x"], Outgoing(True, text))
             for id, text in (("nobody", b"0"), ("alice", b"1"), ("alice", b"2"))
         ]
-        delivery.hand_out(run, early=False)
+        delivery.hand_out(run)
         assert await alice.wait_sent(2) == ["1", "2"]
         assert one.statistics()["undelivered"] == 1
 
