@@ -108,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     number("--members", 0, 300, "without a WebSocket for each shard; their registration is timed")
     number("--rooms", 0, 40, "that these join and leave, 50 times a second in all")
     number("--visits", 0, 50, "steps of users, a second in all, who come, go, and are kicked")
+    number("--past", 0, 24, "namespaces with a history, whose clients come back all the time")
     number("--commands", 0, 20, "runs of cluster-pool send and broadcast, at most, in a minute")
     number("--seed", 0, None, "of what is chosen at random; default: another each time")
     number("--times", 1, 1, "each fault so often")
@@ -152,6 +153,8 @@ def _print(run: Run, grown: Sequence[Growth]) -> None:
     print(f"members of rooms when all was quiet: {run.account.roamed:,}")
     print(f"connections of users when all was quiet: {run.account.people:,}")
     print(f"targeted messages right behind the broadcast before them: {run.account.followed:,}")
+    for line in table.past(run.past):
+        print(line)
     if run.account.bounds:
         print(f"{run.account.bounds} gaps said that they were lower bounds, and are held to that")
     for failure in run.account.failures[:SHOWN]:

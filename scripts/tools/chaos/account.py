@@ -11,7 +11,7 @@ says of itself that it is a lower bound is held to the second alone.
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from tools.chaos.books import ABNORMAL, CLOSE, OTHERS, PUBLISH, ROWS, Books, Call, Connection
@@ -82,14 +82,19 @@ class Account:
         self.people += other.people
 
 
-def account(books: Books) -> Account:
-    """Account for every message of a round."""
-    return _Accountant(books).account()
+def account(books: Books, owed: Mapping[tuple[str, str], int] | None = None) -> Account:
+    """Account for every message of a round, but those to namespaces with a history.
+
+    Args:
+        owed: how many of these the gaps must name, too, by namespace and node.
+    """
+    return _Accountant(books, owed or {}).account()
 
 
 class _Accountant:
-    def __init__(self, books: Books) -> None:
+    def __init__(self, books: Books, owed: Mapping[tuple[str, str], int]) -> None:
         self._books = books
+        self._owed_too = owed
         self._result = Account()
         self._index = Index(books)
         self._owed: dict[tuple[str, str], dict[Call, int]] = defaultdict(dict)
@@ -235,6 +240,7 @@ class _Accountant:
         bounds = {gap.node for gap in self._books.gaps if not gap.exact}
         for (namespace, node), owed in self._owed.items():
             covered = math.inf if node in bounds else reported[namespace, node]
+            covered -= self._owed_too.get((namespace, node), 0)
             for at, (call, pairs) in enumerate(owed.items()):
                 self._put(call, MISSING if at < covered else FAILED, pairs)
             if len(owed) > covered:
@@ -248,6 +254,7 @@ class _Accountant:
         for (namespace, node), count in reported.items():
             most = sum(1 for _ in self._may_be_missed(namespace, node))
             most += self._books.unkept.get(namespace, 0)
+            most += sum(1 for _ in self._past_missed(namespace))
             if count > most:
                 self._result.failures.append(
                     f"gaps of {node} report {count} messages of {namespace or 'its own'} as missed,"
@@ -267,6 +274,12 @@ class _Accountant:
             targeted = call.id and (call.kind == CLOSE or call.kind not in OTHERS)
             heard_by = self._index.heard_by[call.sender, call.number]
             if targeted and not heard_by and call.outcome in MAYBE_PUBLISHED:
+                yield call
+
+    def _past_missed(self, namespace: str) -> Iterator[Call]:
+        """Those of namespaces with a history that a node may have missed, and read later."""
+        for call in self._books.past.calls:
+            if call.outcome != "not_sent" and namespace == ("" if call.id else call.namespace):
                 yield call
 
     def _check_undelivered(self) -> None:

@@ -77,7 +77,8 @@ class Call(NamedTuple):
 class Connection:
     """One connection as its client saw it.
 
-    ``heard`` are (sender, number), in order; ``left`` is when its client closed it by itself.
+    ``heard`` are (sender, number), in order; ``left`` is when its client ended it by itself;
+    ``began`` is when it asked for it, as ``user``. ``recovered`` is what it was told of its past.
     """
 
     namespace: str
@@ -88,6 +89,9 @@ class Connection:
     left: float | None = None
     code: int | None = None
     heard: list[tuple[str, int]] = field(default_factory=list)
+    began: float = 0.0
+    user: str = ""
+    recovered: str = ""
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.id} at {self.node}"
@@ -108,13 +112,15 @@ class Reported(NamedTuple):
 class Window(NamedTuple):
     """A time in which something was broken, and for whom; None for all nodes.
 
-    It was broken until ``healed``, and all was well again when the window ended.
+    It was broken until ``healed``, and all was well again when the window ended. ``forgets``: Redis
+    may have lost of its state what it had taken.
     """
 
     begun: float
     ended: float
     nodes: frozenset[str] | None
     healed: float = math.inf
+    forgets: bool = False
 
     def excuses(self, call: Call, nodes: Iterable[str], after: float = 0.0) -> bool:
         """Whether a call between these nodes may have met the fault, or what it left behind."""
@@ -148,6 +154,13 @@ class Registered(NamedTuple):
     node: str
 
 
+class Past(NamedTuple):
+    """The calls to namespaces with a history, and the connections there."""
+
+    calls: Sequence[Call] = ()
+    connections: Sequence[Connection] = ()
+
+
 @dataclass
 class Books:
     """All there is to know of a round.
@@ -163,6 +176,7 @@ class Books:
         people: connections of users that stood in the end.
         unkept: how many messages beside these calls may be missing, by the namespace that a gap
             names: those to users, and kicks.
+        past: the calls to namespaces with a history, and the connections there: both are only here.
     """
 
     calls: Sequence[Call]
@@ -178,3 +192,4 @@ class Books:
     roamed: int = 0
     people: int = 0
     unkept: Mapping[str, int] = field(default_factory=dict)
+    past: Past = field(default_factory=Past)

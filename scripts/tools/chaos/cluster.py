@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from tools.chaos import sparse
+from tools.chaos import past, sparse
 from tools.chaos.books import CROWDS, Books
 from tools.chaos.command_line import CommandLine
 from tools.chaos.ledger import Ledger
@@ -38,7 +38,7 @@ CLOSING_TIME = 10.0
 """Seconds until the last message of each sender must have arrived everywhere."""
 SILENCE = 0.5
 """Seconds in which nobody hears anything when all has arrived."""
-RAW_SHARE, SPARSE_RATE, ROAMING_RATE = 0.05, 100.0, 50.0
+RAW_SHARE, SPARSE_RATE, PAST_RATE, ROAMING_RATE = 0.05, 100.0, 60.0, 50.0
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class Settings:
     commands: int = 20
     rooms: int = 40
     visits: int = 50
+    past: int = 24
 
     @property
     def crowds(self) -> list[str]:
@@ -95,6 +96,7 @@ class Cluster:
         ]
         self.namespaces = sparse.names(settings.sparse)
         self.visitors = [(name, id) for name in self.namespaces for id in sparse.ids(name)]
+        self.returning = [(name, id) for name in past.names(settings.past) for id in past.ids(name)]
         self.publisher = RawPublisher(
             *(redis.path_of, settings.topology == CLUSTER, ledger, NAMESPACES, settings.seed)
         )
@@ -122,6 +124,8 @@ class Cluster:
             namespaces=self.namespaces,
             sparse_rate=SPARSE_RATE / len(self.senders),
             large=large_for(len(self.senders)),
+            past=self.returning,
+            past_rate=PAST_RATE / len(self.senders),
         )
         if place.members and self.settings.rooms:
             rate = ROAMING_RATE / len(self.places)
@@ -176,7 +180,7 @@ class Cluster:
         What has left a moment ago may still be there.
         """
         deadline = time.monotonic() + CLOSING_TIME
-        names = [*NAMESPACES, *self.namespaces]
+        names = [*NAMESPACES, *self.namespaces, *past.names(self.settings.past)]
         while True:
             registry: list[list[str]]
             registry = await self.places[0].program.ask("registry", namespaces=names)
@@ -336,7 +340,7 @@ async def running(settings: Settings, ledger: Ledger) -> AsyncIterator[Cluster]:
         stack.push_async_callback(cluster.publisher.stop)
         stack.push_async_callback(cluster.command_line.end)
         await cluster.list_nodes()
-        await clients.ask("come", members=[*cluster.members, *cluster.visitors])
+        await clients.ask("come", members=[*cluster.members, *cluster.visitors, *cluster.returning])
         await cluster.wait_settled()
         await cluster.wait_ready()
         yield cluster

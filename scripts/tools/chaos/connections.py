@@ -77,9 +77,8 @@ def _registry(index: Index) -> Iterator[str]:
     registry = index.books.registry
     if registry is None:
         return
-    there = {
-        (one.namespace, one.id, one.node) for one in index.books.connections if one.closed is None
-    }
+    connections = (*index.books.connections, *index.books.past.connections)
+    there = {(one.namespace, one.id, one.node) for one in connections if one.closed is None}
     for namespace, id, node in sorted({*registry} ^ there):
         wrong = "open and not registered" if (namespace, id, node) in there else "a ghost"
         yield f"{namespace}/{id} at {node} is {wrong}"

@@ -11,7 +11,8 @@ class Harm(NamedTuple):
     """The kind of a fault, and the nodes it hits; None for all.
 
     ``held`` are frozen or killed themselves; ``ghosts``: their members are registered on.
-    ``repair`` makes whole what nobody needs for things to go on, once everything does.
+    ``forgets``: Redis may have lost some of its state. ``repair`` makes whole what nobody needs
+    for things to go on, once everything does.
     """
 
     what: str
@@ -19,6 +20,7 @@ class Harm(NamedTuple):
     held: frozenset[str] = frozenset()
     ghosts: bool = False
     repair: Callable[[], Awaitable[None]] | None = None
+    forgets: bool = False
 
 
 Fault = Callable[[Cluster, random.Random], Awaitable[Harm]]

@@ -228,7 +228,7 @@ async def restart_redis(cluster: Cluster, chance: random.Random) -> Harm:
     """SIGKILL of Redis, which comes back with nothing."""
     seconds = chance.choice((0.3, 3.0))
     await _restart(cluster, seconds, empty=True)
-    return Harm(f"Redis killed, down for {seconds:g} s, empty")
+    return Harm(f"Redis killed, down for {seconds:g} s, empty", forgets=True)
 
 
 @FAULTS.named("redis-snapshot")
@@ -236,7 +236,7 @@ async def restore_redis(cluster: Cluster, chance: random.Random) -> Harm:
     """SIGKILL of Redis, which comes back as it was when the round began."""
     seconds = chance.choice((0.3, 3.0))
     await _restart(cluster, seconds, empty=False)
-    return Harm(f"Redis killed, down for {seconds:g} s, back from a snapshot")
+    return Harm(f"Redis killed, down for {seconds:g} s, back from a snapshot", forgets=True)
 
 
 @FAULTS.named("redis-away")
@@ -244,7 +244,8 @@ async def take_redis_away(cluster: Cluster, chance: random.Random) -> Harm:
     """SIGKILL of Redis, which stays away for several times the time-out of a call."""
     seconds, empty = chance.uniform(5.0, 20.0), chance.random() < 0.5
     await _restart(cluster, seconds, empty=empty)
-    return Harm(f"Redis killed, down for {seconds:.1f} s, {'empty' if empty else 'as it was'}")
+    state = "empty" if empty else "as it was"
+    return Harm(f"Redis killed, down for {seconds:.1f} s, {state}", forgets=True)
 
 
 async def _restart(cluster: Cluster, seconds: float, *, empty: bool) -> None:

@@ -84,7 +84,7 @@ async def kill(cluster: Cluster, chance: random.Random) -> Harm:
     victim = Victim(cluster, chance)
     victim.primary.server.kill()
     await victim.wait_for_another()
-    return Harm(f"the primary of {victim.tag} killed", repair=victim.restart)
+    return Harm(f"the primary of {victim.tag} killed", repair=victim.restart, forgets=True)
 
 
 @PRIMARY_FAULTS.named("primary-frozen")
@@ -98,7 +98,7 @@ async def freeze(cluster: Cluster, chance: random.Random) -> Harm:
         victim.primary.server.thaw()
         await victim.wait_until_whole()
 
-    return Harm(f"the primary of {victim.tag} frozen", repair=thaw)
+    return Harm(f"the primary of {victim.tag} frozen", repair=thaw, forgets=True)
 
 
 @PRIMARY_FAULTS.named("primary-unreachable")
@@ -133,7 +133,7 @@ async def _cut_off(victim: Victim, whom: str) -> Harm:
         victim.heal()
         await victim.wait_until_whole()
 
-    return Harm(f"the primary of {victim.tag} cut off from {whom}", repair=heal)
+    return Harm(f"the primary of {victim.tag} cut off from {whom}", repair=heal, forgets=True)
 
 
 @PRIMARY_FAULTS.named("promoted")
@@ -141,4 +141,6 @@ async def promote(cluster: Cluster, chance: random.Random) -> Harm:
     """A replica becomes the primary by order, and the primary a replica."""
     victim = Victim(cluster, chance)
     await promote_replica(victim.redis, victim.primary)
-    return Harm(f"the replica for {victim.tag} promoted", repair=victim.wait_until_whole)
+    return Harm(
+        f"the replica for {victim.tag} promoted", repair=victim.wait_until_whole, forgets=True
+    )

@@ -33,7 +33,7 @@ async def move_slots(cluster: Cluster, chance: random.Random) -> Harm:
     for _ in range(MOVES):
         await asyncio.to_thread(_move, redis, tag)
         await asyncio.to_thread(redis.wait_until_whole)
-    return Harm(f"the slot of {tag} moved {MOVES} times")
+    return Harm(f"the slot of {tag} moved {MOVES} times", forgets=True)
 
 
 def _move(redis: RedisCluster, tag: str) -> None:
@@ -51,7 +51,9 @@ async def seize(cluster: Cluster, chance: random.Random) -> Harm:
     """A replica becomes the primary without asking anybody; both are alive."""
     victim = Victim(cluster, chance)
     await promote_replica(victim.redis, victim.primary, "TAKEOVER")
-    return Harm(f"the replica for {victim.tag} seized power", repair=victim.wait_until_whole)
+    return Harm(
+        f"the replica for {victim.tag} seized power", repair=victim.wait_until_whole, forgets=True
+    )
 
 
 @CLUSTER_FAULTS.named("shard-lost")
@@ -65,7 +67,8 @@ async def lose_shard(cluster: Cluster, chance: random.Random) -> Harm:
     await asyncio.sleep(AWAY)
     await restart(redis, shard, empty=empty)
     state = "empty" if empty else "as it was"
-    return Harm(f"primary and replica of {victim.tag} killed, down for {AWAY:g} s, {state}")
+    what = f"primary and replica of {victim.tag} killed, down for {AWAY:g} s, {state}"
+    return Harm(what, forgets=True)
 
 
 @CLUSTER_FAULTS.named("restarted-in-turn")
@@ -77,7 +80,7 @@ async def restart_cluster(cluster: Cluster, chance: random.Random) -> Harm:
         await asyncio.to_thread(redis.wait_until_whole)
         primary.server.kill()
         await restart(redis, [primary])
-    return Harm("every primary restarted, one after another")
+    return Harm("every primary restarted, one after another", forgets=True)
 
 
 @SENTINEL_FAULTS.named("sentinels-killed")
@@ -102,7 +105,7 @@ async def restart_servers(cluster: Cluster, chance: random.Random) -> Harm:
     for one in (primary, *redis.sentinels):
         one.server.kill()
         await restart(redis, [one])
-    return Harm("the primary and every sentinel restarted, one after another")
+    return Harm("the primary and every sentinel restarted, one after another", forgets=True)
 
 
 GROUPS = (

@@ -4,11 +4,13 @@ import math
 from collections import Counter
 from typing import Any
 
+from tools.chaos import past
 from tools.chaos.books import (
     Books,
     Call,
     Connection,
     Emptied,
+    Past,
     Registered,
     Reported,
     Unanswered,
@@ -80,9 +82,10 @@ class Ledger:
             Connection(**{**one, "heard": [_message(text) for text in one["heard"]]})
             for one in collected
         ]
+        calls = [*self._ended, *self._begun.values()]
         books = Books(
-            [*self._ended, *self._begun.values()],
-            connections,
+            [one for one in calls if not past.has_past(one.namespace)],
+            [one for one in connections if not past.has_past(one.namespace)],
             self._gaps,
             [*self._before, *self._windows],
             frozenset(self.killed),
@@ -94,6 +97,10 @@ class Ledger:
             roamed,
             people,
             self._unkept,
+            Past(
+                [one for one in calls if past.has_past(one.namespace)],
+                [one for one in connections if past.has_past(one.namespace)],
+            ),
         )
         self._begun, self._ended, self._gaps = {}, [], []
         self._emptied, self._unkept = [], Counter()

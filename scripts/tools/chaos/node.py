@@ -10,7 +10,17 @@ import sys
 import time
 from typing import Any
 
-from cluster_pool import ClusterPool, ClusterPoolError, Connection, Gap, Limits
+from cluster_pool import (
+    Auth,
+    ClusterPool,
+    ClusterPoolError,
+    Connection,
+    Gap,
+    Identity,
+    Limits,
+    Request,
+)
+from tools.chaos import past
 from tools.chaos.books import UNREAD
 from tools.chaos.roaming import Roaming, Row, row
 from tools.chaos.sending import Sending, quiet, tell_left_over
@@ -102,7 +112,12 @@ class Commands(Sending):
 
 
 async def serve_one(pool: ClusterPool, connection: Connection) -> None:
-    """Listen to a client until it has gone, and tell when nobody is left in its namespace."""
+    """Listen to a client until it has gone, and tell when nobody is left in its namespace.
+
+    One with a past is told whether it has recovered that, behind all that it has got of it.
+    """
+    if past.has_past(connection.namespace):
+        await connection.send(f"{past.VERDICT} {connection.recovered}")
     async for _ in connection:
         pass
 
@@ -113,6 +128,12 @@ async def serve_one(pool: ClusterPool, connection: Connection) -> None:
         await pool.remove_connection(connection, last_one)
 
 
+def identify(request: Request) -> Identity:
+    """The user that a client names, and the id, which nobody else's connection keeps from it."""
+    user, id = request.headers.get(past.USER), request.query.get(past.ID)
+    return Identity(user=user, id=id, namespaces=["*"])
+
+
 async def main(redis: str, node_id: str) -> None:
     """Run the node until standard input ends."""
     quiet()
@@ -121,10 +142,10 @@ async def main(redis: str, node_id: str) -> None:
         tell("gap", [gap.namespaces, gap.exact])
 
     limits = Limits(user_connections=MOST)
-    pool = ClusterPool(redis, node_id=node_id, limits=limits)
+    pool = ClusterPool(redis, node_id=node_id, limits=limits, history=past.HISTORIES)
     pool.on("gap", missed)
     async with pool:
-        server = NodeServer(pool, port=0, app=serve_one)
+        server = NodeServer(pool, port=0, app=serve_one, auth=Auth(authenticate=identify))
         await server.start()
         await pool.wait_ready()
         commands = Commands(pool)

@@ -14,6 +14,7 @@ from tools.chaos.cluster import Cluster, NotReadyError, Settings, running
 from tools.chaos.growth import Sample
 from tools.chaos.harm_servers import faults_of
 from tools.chaos.ledger import Ledger
+from tools.chaos.past_account import Chronicle, PastAccount
 from tools.chaos.sparse import is_sparse
 from tools.harness.programs import ProgramEndedError
 
@@ -80,6 +81,8 @@ class Run:
     """Everything there is to tell of a run."""
 
     account: Account = field(default_factory=Account)
+    past: PastAccount = field(default_factory=PastAccount)
+    chronicle: Chronicle = field(default_factory=Chronicle)
     rounds: list[Round] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
 
@@ -137,10 +140,10 @@ async def _round(
     if harm.repair is not None:
         await harm.repair()
         healed = max(await _all_well(cluster))
-    cluster.ledger.broken(Window(begun, healed, harm.nodes, over))
+    cluster.ledger.broken(Window(begun, healed, harm.nodes, over, harm.forgets))
     await asyncio.sleep(max(CALM, until - time.monotonic()))
     books, figures = await cluster.close_books()
-    result = await asyncio.to_thread(account, books)  # the proxies run on this loop
+    result = await asyncio.to_thread(_account, run, books)  # the proxies run on this loop
     result.failures = [f"{failure} [{name}]" for failure in result.failures]
     run.account.add(result)
     run.samples += [_sample(node, one) for node, one in figures.items()]
@@ -162,6 +165,15 @@ async def _round(
     tell(f"{len(run.rounds)}. {run.rounds[-1]}")
     for failure in result.failures[:SHOWN]:
         tell(f"   FAILED: {failure}")
+
+
+def _account(run: Run, books: Books) -> Account:
+    """The account of a round; what failed in namespaces with a history fails there, too."""
+    past = run.chronicle.account(books)
+    result = account(books, past.owed)
+    result.failures += past.failures
+    run.past.add(past)
+    return result
 
 
 async def _all_well(cluster: Cluster) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from typing import Any
 from cluster_pool import ClusterPool, Publisher
 from tools.chaos.books import BROADCAST
 from tools.chaos.caller import Caller
+from tools.chaos.past_stream import PastStream
 from tools.chaos.streams import DenseStream, SparseStream
 from tools.harness.linux import resident_bytes
 from tools.harness.obeying import tell
@@ -22,6 +23,7 @@ class Sending:
         self._caller = Caller(sender, name)
         self._dense = DenseStream(self._caller, name)
         self._sparse = SparseStream(self._caller, name)
+        self._past = PastStream(self._caller, name)
 
     async def begin(
         self,
@@ -30,13 +32,19 @@ class Sending:
         namespaces: list[str],
         sparse_rate: float,
         large: int,
+        past: list[tuple[str, str]],
+        past_rate: float,
     ) -> None:
-        """Begin the streams: the dense one to ``targets``, the sparse one over ``namespaces``."""
+        """Begin the streams: the dense one to ``targets``, the sparse one over ``namespaces``, and
+        that to the members with a ``past``."""
         self._dense.targets = targets
         self._dense.begin(rate)
         if namespaces:
             self._sparse.namespaces, self._sparse.large = namespaces, large
             self._sparse.begin(sparse_rate)
+        if past:
+            self._past.members = past
+            self._past.begin(past_rate)
 
     async def end(self, namespaces: list[str]) -> dict[str, int]:
         """End them; gives the numbers of a last broadcast to the namespaces of the dense one."""
@@ -46,6 +54,7 @@ class Sending:
     async def _finish(self) -> None:
         await self._dense.end()
         await self._sparse.end()
+        await self._past.end()
         await self._caller.finish()
 
     async def _stop(self) -> None:

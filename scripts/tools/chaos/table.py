@@ -2,11 +2,12 @@
 
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tools.chaos.account import COLUMNS, Account
 from tools.chaos.growth import Growth
+from tools.chaos.past_account import PastAccount
 from tools.chaos.runner import Round, Run
 from tools.harness import markdown
 
@@ -48,6 +49,17 @@ def faults(rounds: Sequence[Round]) -> str:
     return markdown.table([head, *rows])
 
 
+def past(account: PastAccount) -> Iterator[str]:
+    """What came of the messages to namespaces with a history, and of those who came back."""
+    yield f"messages of a past, for each id: {_counted(account.pairs)}"
+    yield f"connections told of their past: {_counted(account.returns)}"
+    yield f"parked: {account.parked:,}; received again on a later connection: {account.repeated:,}"
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {what}" for what, count in counts.items()) or "none"
+
+
 def as_json(about: dict[str, Any], run: Run, grown: Iterable[Growth]) -> str:
     """Everything, as one JSON object."""
     lists: dict[str, Iterable[Any]] = {
@@ -56,7 +68,8 @@ def as_json(about: dict[str, Any], run: Run, grown: Iterable[Growth]) -> str:
         "growth": grown,
     }
     told = {name: [vars(one) for one in some] for name, some in lists.items()}
-    return json.dumps({**about, "account": vars(run.account), **told}, indent=2) + "\n"
+    accounts = {"account": vars(run.account), "past": vars(run.past)}
+    return json.dumps({**about, **accounts, **told}, indent=2) + "\n"
 
 
 def _seconds(values: Sequence[float]) -> str:
