@@ -77,6 +77,15 @@ class Accounts:
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="cluster_pool positions")
 
+    def handed_over(self, member: Member, place: Position) -> None:
+        """The former connection of an id has received the history up to a place."""
+        account = self._accounts.get(member.connection)
+        if account is None or member not in account.has:
+            return
+        if place.is_beyond(account.has[member]):
+            account.has[member] = place
+            self._due[member] = None
+
     def replayed(self, member: Member, base: Position, recovered: bool | None) -> None:
         """All that it is to get of the past lies ahead of what is live.
 

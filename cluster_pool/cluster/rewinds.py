@@ -176,6 +176,8 @@ class Rewinds:
         namespace, user = member.namespace, member.connection.user
         stored = found.since or found.last
         since = await self.handovers.position(member, found.replaced, stored)
+        if since != stored:
+            self._accounts.handed_over(member, since)
         tail = await self._tails.read(namespace, since, self._deadline(None))
         reader = Reader(member.id, user, self._rules.reader(namespace, user))
         async with self._one_at_a_time:
