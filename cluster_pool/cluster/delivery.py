@@ -132,7 +132,7 @@ class Delivery:
             if to is not None and self._is_ours(claim):
                 receipt = Receipt(partial(self._answers.reply, to), envelope.receipt_ms(item))
             result = self._act(kind, claim, item, receipt, mark)
-            if result is SendResult.ABSENT:
+            if result in (SendResult.ABSENT, SendResult.PARKED):
                 self._counters.undelivered += 1
             if result is not None and receipt is not None:
                 receipt.tell(result)
@@ -195,7 +195,9 @@ class Delivery:
             return None if waits else SendResult.DELIVERED
         message = message_of(kind, item[3], (item[1], *mark))
         if membership is None or connection is None:
-            return SendResult.ABSENT
+            # It has left since Redis found it here: the history, if it has the message, keeps it.
+            kept = mark[1] and self._accounts.comes_back(item[1], item[2], claim)
+            return SendResult.PARKED if kept else SendResult.ABSENT
         had = mark[1] and self._rewinds.takes(membership, Position(*mark), message)
         result = SendResult.DELIVERED if had else deliver(connection, message)
         waits = receipt is not None and bool(result) and receipt.await_of(connection)

@@ -165,6 +165,12 @@ class Accounts:
         account.parked.append(told)
         asyncio.get_running_loop().call_later(TOLD_WITHIN, told)
 
+    def comes_back(self, namespace: str, id: str, claim: str) -> bool:
+        """Whether a former claim of this node has left a position, from which the next one of its
+        id goes on. It is known of the last ones that have ended."""
+        former = Claim.parse(claim)
+        return former is not None and bool(self._parted.get((namespace, id, mark_of(former))))
+
     def _member(self, key: Key) -> Member | None:
         """The member of a claim, if its position is perhaps not final yet."""
         evicted = self._evicted.get(key)
@@ -214,7 +220,9 @@ class Accounts:
     def entry_of(self, member: Member) -> str:
         """How far a member has received the history, for its release; "" if unknown."""
         place = Position.parse(self.position_of(member))
-        if place is not None and self._leaves(member):
+        key = self._key(member)
+        if place is not None and key is not None and self._leaves(member):
+            self._note(key, "")
             return LEFT
         return "" if place is None else self._entry(member, place)
 

@@ -154,3 +154,41 @@ async def test_nothing_is_parked_for_ids_that_nobody_may_read(backend: Backend) 
         await two.broadcast_message(ROOM, "1")
         _, websocket = await come(two, user=None)
         assert await websocket.wait_sent() == ["1"]
+
+
+@async_test
+async def test_a_message_that_crosses_with_the_end_of_its_connection_is_parked(
+    backend: Backend,
+) -> None:
+    """Redis found the id at its node, which had lost it meanwhile: the answer is not ABSENT, since
+    the message comes with the next connection."""
+    async with backend.pools(2, history=ROOMS) as (one, two):
+        connection, _ = await come(one, None)
+        members = one._parts.setup.keys.members(ROOM)
+        with backend.sync_client() as client:
+            registered = client.hget(members, "alice")
+        await connection.close()
+        await eventually(lambda: not one.statistics()["memberships"])
+        with backend.sync_client() as client:
+            client.hset(members, "alice", registered)
+        assert await two.send(ROOM, "alice", "1", confirm=True) is SendResult.PARKED
+        assert one.statistics()["undelivered"] == 1
+        back = await two.host(ROOM, "alice")
+        assert await back.wait_sent() == ["1"]
+
+
+@async_test
+async def test_a_message_that_crosses_with_a_leave_is_not_parked(backend: Backend) -> None:
+    """An id that has left by itself comes back as a newcomer."""
+    async with backend.pools(2, history=ROOMS) as (one, two):
+        home = connection_of(await one.host("lobby", "alice"))
+        await home.join(ROOM)
+        members = one._parts.setup.keys.members(ROOM)
+        with backend.sync_client() as client:
+            registered = client.hget(members, "alice")
+        await home.leave(ROOM)
+        with backend.sync_client() as client:
+            client.hset(members, "alice", registered)
+        assert await two.send(ROOM, "alice", "1", confirm=True) is SendResult.ABSENT
+        with backend.sync_client() as client:
+            client.hdel(members, "alice")

@@ -78,7 +78,8 @@ class Connection:
     """One connection as its client saw it.
 
     ``heard`` are (sender, number), in order; ``left`` is when its client ended it by itself;
-    ``began`` is when it asked for it, as ``user``. ``recovered`` is what it was told of its past.
+    ``began`` is when it asked for it, as ``user``, and ``tried`` are the nodes that it asked in
+    vain. ``recovered`` is what it was told of its past.
     """
 
     namespace: str
@@ -92,6 +93,7 @@ class Connection:
     began: float = 0.0
     user: str = ""
     recovered: str = ""
+    tried: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.id} at {self.node}"

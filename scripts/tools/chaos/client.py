@@ -23,6 +23,8 @@ class Seen:
         self.node = node
         self.began = began
         self.user = user
+        self.tried: list[str] = []
+        """The nodes that had refused it before, or were not there."""
         self.recovered = ""
         """The verdict on its past, if it has a past and was told."""
         self.opened = time.monotonic()
@@ -45,7 +47,18 @@ class Seen:
 
     def about(self) -> dict[str, Any]:
         """For the books."""
-        names = ("node", "opened", "closed", "left", "code", "heard", "began", "user", "recovered")
+        names = (
+            "node",
+            "opened",
+            "closed",
+            "left",
+            "code",
+            "heard",
+            "began",
+            "user",
+            "recovered",
+            "tried",
+        )
         return {name: getattr(self, name) for name in names}
 
 
@@ -65,6 +78,7 @@ class Client:
         self._at = at
         self._began = 0.0
         """When it first tried to open the connection that it wants."""
+        self._tried: list[str] = []
         self._longest = LONGEST if self.sparse else PAUSE
         self._readers: set[asyncio.Task[None]] = set()
         self._keeper = asyncio.create_task(self._keep())
@@ -108,8 +122,9 @@ class Client:
             self._began = self._began or time.monotonic()
             at, self._at = self._at or random.choice(list(self._nodes)), ""
             if await self._connect(at):
-                pause, self._began = PAUSE, 0.0
+                pause, self._began, self._tried = PAUSE, 0.0, []
             else:
+                self._tried.append(at)
                 await asyncio.sleep(random.uniform(0, pause))
                 pause = min(2 * pause, self._longest)
 
@@ -124,6 +139,7 @@ class Client:
         except (OSError, WebSocketException):
             return False
         self.newest = Seen(at, websocket, self._began, user)
+        self.newest.tried = self._tried
         self.seen.append(self.newest)
         self._wanting.clear()
         reader = asyncio.create_task(self._read(websocket, self.newest))

@@ -155,7 +155,8 @@ class Rules:
         """Whether nobody could know that the earlier connection had heard it."""
         one = earlier.about
         since, ended = max(call.begun, one.began), one.closed
-        if self._broken({one.node, leg.about.node}, since, leg.about.opened):
+        nodes = {one.node, leg.about.node, *leg.about.tried}
+        if self._broken(nodes, since, leg.about.opened):
             return True
         unanswered = one.left is not None or one.code == ABNORMAL
         return unanswered and ended is not None and ended - since <= PINGED
