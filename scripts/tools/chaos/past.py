@@ -1,7 +1,7 @@
-"""The namespaces with a history: who belongs to them, and for whom it is kept.
+"""The namespaces with a history, their members, and the rules by which it is kept for these.
 
-There are three kinds of them: what is sent to a member alone is kept for whoever has the id next,
-or for nobody, or, where members have users, for connections of the same user. Of each kind one
+There are three kinds of them: what is sent to a member alone is kept for the next one of its id, or
+for nobody, or, where members have users, for connections of the same user. Of each kind one
 namespace is dense, and the others have one member or two.
 """
 

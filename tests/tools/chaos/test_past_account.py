@@ -120,7 +120,7 @@ def test_a_gap_accounts_for_as_many_as_it_names() -> None:
 
 
 def test_a_gap_is_used_once() -> None:
-    """What a gap must name of a past, it does not account for elsewhere."""
+    """A gap that must name a message of a past does not account for another one."""
     lost = Call(SEND, "a", 9, "red", "one", 50.0, 50.1, "routed")
     there = Connection("red", "one", "b", 1.0)
     round_ = made([send(1)], [leg()], AT_B, gaps=[gap(1)])
@@ -139,7 +139,7 @@ def test_messages_may_come_again_after_a_cut() -> None:
 
 
 def test_another_user_has_no_past() -> None:
-    """What was sent to a user who did not come back is nobody's."""
+    """A message to a user who did not come back is lost."""
     legs = [
         leg(until=115.0, namespace=HOUSE, user="alice"),
         leg(namespace=HOUSE, since=127.0, user="bob", recovered="None"),
@@ -203,7 +203,7 @@ def test_a_message_that_came_again_though_its_pong_was_there_is_found() -> None:
 
 
 def test_swapped_messages_are_found() -> None:
-    """Of both kinds, on one connection, and among two."""
+    """Messages of both kinds, on one connection, and among two."""
     calls = [send(1), send(2), broadcast(3), broadcast(4)]
     fails(judged(calls, [leg(2, 1, 3, 4)]), "behind 2")
     fails(judged(calls, [leg(1, 2, 4, 3)]), "behind 4")
@@ -217,7 +217,7 @@ def test_swapped_messages_are_found() -> None:
 
 
 def test_messages_of_another_are_found() -> None:
-    """Of another id, of another user, of no namespace of its own, and of nobody."""
+    """Those of another id, of another user, of another namespace, and those that nobody sent."""
     fails(judged([send(1, id="two")], [leg(1)]), "was for another")
     legs = [
         leg(namespace=HOUSE, user="alice", until=115.0),
@@ -231,7 +231,7 @@ def test_messages_of_another_are_found() -> None:
 
 
 def test_an_old_message_for_one_who_begins_anew_is_found() -> None:
-    """Who is told that something is lost gets nothing old."""
+    """One that is told of a loss gets nothing old."""
     legs = [leg(until=105.0), leg(1, since=117.0, recovered="False")]
     fails(judged([broadcast(1)], legs, FORGETS._replace(ended=111.0)), "before it began anew")
 
