@@ -50,7 +50,7 @@ def faults(rounds: Sequence[Round]) -> str:
 
 
 def past(account: PastAccount) -> Iterator[str]:
-    """What came of the messages to namespaces with a history, and of those who came back."""
+    """The outcome of the messages to namespaces with a history, and of each return."""
     yield f"messages of a past, for each id: {_counted(account.pairs)}"
     yield f"connections told of their past: {_counted(account.returns)}"
     yield f"parked: {account.parked:,}; received again on a later connection: {account.repeated:,}"

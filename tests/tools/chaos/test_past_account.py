@@ -132,7 +132,7 @@ def test_a_gap_is_used_once() -> None:
 
 
 def test_messages_may_come_again_after_a_cut() -> None:
-    """Nobody could know that the first connection had them."""
+    """A node cannot know that the first connection had them."""
     result = judged([send(1), broadcast(2)], twice(2))
     only(result, received=2)
     assert result.repeated == 1
