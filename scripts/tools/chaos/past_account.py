@@ -19,7 +19,7 @@ ADMITTED = ("absent", "unreachable", "refused", "timed_out", "unknown", "not_sen
 NOT_SENT = ("absent", "not_sent")
 """Outcomes by which it must not come."""
 Key = tuple[str, str]
-"""What a gap names, and whose gap it is: a namespace, "" for targeted messages, and a node."""
+"""A gap: a namespace, or "" for targeted messages, and the node that reports it."""
 
 
 @dataclass
