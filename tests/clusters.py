@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import re
 from collections.abc import AsyncIterator
 from typing import Any
@@ -16,6 +17,8 @@ Heard = asyncio.Queue[tuple[str, bytes]]
 """Channels and payloads."""
 EXPIRING = re.compile(r":(numbers|history|(former_|parked_)?positions)$|:\{~\}:revo(ked|cations)$")
 """Keys that a clean stop may leave, because they have a ttl."""
+PATIENT = dataclasses.replace(FAST, timeout=10.0)
+"""For nodes of which no test asks how soon a call fails."""
 PATIENCE = 20.0
 """Seconds for a start or a claim, of which no test asks how long they take."""
 
@@ -89,7 +92,7 @@ class Backend:
     @contextlib.asynccontextmanager
     async def pools(self, nodes: int = 2, **options: Any) -> AsyncIterator[list["Pool"]]:
         """Started pools ``node-1``, ``node-2`` and so on."""
-        options = {"timing": FAST, "prefix": self.prefix, **options}
+        options = {"timing": PATIENT, "prefix": self.prefix, **options}
         async with contextlib.AsyncExitStack() as stack:
             pools = []
             for number in range(1, nodes + 1):
@@ -101,7 +104,8 @@ class Backend:
 
     def publisher(self, **options: Any) -> Publisher:
         """A publisher, not started."""
-        return Publisher(self.redis(), prefix=self.prefix, **options)
+        options = {"timeout": PATIENT.timeout, "prefix": self.prefix, **options}
+        return Publisher(self.redis(), **options)
 
     def routed_channel(self, namespace: str, pool: "Pool") -> str:
         """The channel for what is sent from elsewhere to a node's members of a namespace."""

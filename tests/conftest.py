@@ -14,6 +14,7 @@ TESTS = Path(__file__).parent
 _numbers = itertools.count()
 STARTED = {"own_server", "redis", "servers", "shared_cluster", "shared_sentinel"}
 """Fixtures that start a server."""
+FIRST = next(iter(BINARIES))
 SEVERAL: dict[str, type[Cluster | Sentinel]] = {CLUSTER: Cluster, SENTINEL: Sentinel}
 """Those in the place of one server that are several."""
 
@@ -92,12 +93,13 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """The behaviour suite has a Redis Cluster besides, and without WebSockets sentinels, too; other
-    tests have servers."""
+    """Scripts and links are tried with every server, and with several of them. Elsewhere it is the
+    surroundings of what is tested: there the first one does, and for nodes a Redis Cluster."""
     if "own_server" in metafunc.fixturenames and not _names_its_server(metafunc):
         folder = metafunc.definition.path.relative_to(TESTS).parts[0]
-        more = {"cluster": [*SEVERAL], "server": [CLUSTER]}.get(folder, [])
-        metafunc.parametrize("own_server", [*BINARIES, *more], indirect=True)
+        kinds = {"cluster": [*BINARIES, *SEVERAL], "backplane": [*BINARIES]}
+        others = [FIRST, CLUSTER] if folder == "server" else [FIRST]
+        metafunc.parametrize("own_server", kinds.get(folder, others), indirect=True)
 
 
 def _names_its_server(metafunc: pytest.Metafunc) -> bool:

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from cluster_pool import Gap, History, Publisher
-from cluster_pool.testing import FAST, FakeWebSocket
-from tests.clusters import Pool
+from cluster_pool.testing import FakeWebSocket
+from tests.clusters import PATIENT, Pool
 from tests.servers import RedisServer
 from tests.support import eventually
 
@@ -58,11 +58,11 @@ async def far_node(
     redis: RedisServer, **options: Any
 ) -> AsyncIterator[tuple[Any, Pool, Publisher]]:
     """A node behind a network of its own, and a publisher beside Redis."""
-    options = {"timing": FAST, "history": ROOMS, **options}
+    options = {"timing": PATIENT, "history": ROOMS, **options}
     async with (
         redis.network() as proxy,
         Pool(proxy.url, node_id="far", **options) as far,
-        Publisher(redis.url, secret=options.get("secret")) as publisher,
+        Publisher(redis.url, secret=options.get("secret"), timeout=PATIENT.timeout) as publisher,
     ):
         yield proxy, far, publisher
 

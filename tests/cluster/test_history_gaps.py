@@ -25,7 +25,7 @@ from tests.support import async_test, eventually
 pytestmark = pytest.mark.real
 
 
-@pytest.mark.parametrize("rooms", [1, 300])
+@pytest.mark.parametrize("rooms", [1, 100])
 @pytest.mark.parametrize("secret", [None, SECRET])
 @async_test
 async def test_interruptions_lose_nothing(

@@ -14,7 +14,7 @@ from cluster_pool import ClusterPool, Publisher, Timing
 from cluster_pool.cluster.claim_batcher import GATHER
 from cluster_pool.server import collector
 from cluster_pool.server.node import NodeServer
-from tests.servers import RedisServer
+from tests.servers import BINARIES, RedisServer
 from tests.support import eventually, run_alone
 from tools.harness.linux import too_few_descriptors
 from tools.harness.programs import Program
@@ -25,6 +25,8 @@ MANNER = ("silent", "500")
 """The clients are silent, and so many handshakes are under way at once."""
 OTHER_CALLS = 60
 """Heartbeats, probes, broadcasts, and calls of 100 claims or releases if more wait."""
+ONE_SERVER = pytest.mark.parametrize("own_server", [next(iter(BINARIES))], indirect=True)
+"""The node's loop is looked at, and the calls that it makes: any server will do."""
 LONGEST_TURN = 0.15
 """Seconds of CPU. The aim is 0.05; three times that allows for slower machines."""
 
@@ -103,6 +105,7 @@ async def crowded(server: RedisServer) -> AsyncIterator[tuple[ClusterPool, Progr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit of descriptors is set there")
+@ONE_SERVER
 @pytest.mark.parametrize("loop", LOOPS)
 def test_storm_of_clients_is_claimed_and_released_in_batches(
     own_server: RedisServer, loop: str
@@ -122,6 +125,7 @@ def test_storm_of_clients_is_claimed_and_released_in_batches(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit of descriptors is set there")
+@ONE_SERVER
 @pytest.mark.parametrize("loop", LOOPS)
 def test_clients_cut_off_during_a_broadcast_do_not_stall_the_node(
     own_server: RedisServer, loop: str, caplog: pytest.LogCaptureFixture
@@ -145,6 +149,7 @@ def test_clients_cut_off_during_a_broadcast_do_not_stall_the_node(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit of descriptors is set there")
+@ONE_SERVER
 @pytest.mark.parametrize("loop", LOOPS)
 def test_node_stops_while_many_clients_leave(
     own_server: RedisServer, loop: str, caplog: pytest.LogCaptureFixture

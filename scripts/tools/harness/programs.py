@@ -18,7 +18,7 @@ from cluster_pool.embedded import bound_to_parent
 from tools.harness.obeying import LINE_LIMIT
 
 SCRIPTS = Path(__file__).parents[2]
-PATIENCE = 30.0
+PATIENCE = 90.0
 """Seconds after which a program that does not answer is given up."""
 STOP_TIMEOUT = 20.0
 
