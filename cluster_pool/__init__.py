@@ -28,6 +28,7 @@ from cluster_pool.core.config import Limits, Timing
 from cluster_pool.core.history import History, HistoryMessage
 from cluster_pool.core.request import Fields, Headers, Request
 from cluster_pool.core.results import (
+    BroadcastReport,
     Delivery,
     DrainProgress,
     DrainReport,
@@ -101,6 +102,7 @@ __all__ = [
     "AuthenticationError",
     "AuthenticationUnavailableError",
     "BackplaneUnavailableError",
+    "BroadcastReport",
     "ClusterPool",
     "ClusterPoolError",
     "Connection",

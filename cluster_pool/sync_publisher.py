@@ -21,11 +21,12 @@ from cluster_pool.core.results import Delivery, DrainProgress, Member, Node, Sen
 from cluster_pool.core.seals import Secret
 from cluster_pool.exceptions import BackplaneUnavailableError, PoolClosedError
 from cluster_pool.publisher import Publisher
+from cluster_pool.sync_broadcasts import SyncBroadcasts
 
 T = TypeVar("T")
 
 
-class SyncPublisher:
+class SyncPublisher(SyncBroadcasts):
     """:class:`Publisher` for code without an event loop: the same methods, blocking.
 
     It does not have ``send_nowait``, ``watch`` and ``watching``, which need an event loop.
@@ -146,40 +147,6 @@ class SyncPublisher:
         work = Publisher.send_json_then_close
         return self._call(
             work, namespace, id, value, code, reason, confirm=confirm, timeout=timeout
-        )
-
-    def broadcast_message(
-        self,
-        namespace: str,
-        message: str | bytes,
-        exclude: Iterable[str] = (),
-        *,
-        exclude_users: Iterable[str] = (),
-        timeout: float | None = None,
-    ) -> int:
-        """As :meth:`Publisher.broadcast_message`."""
-        return self._call(
-            Publisher.broadcast_message,
-            *(namespace, message, exclude),
-            exclude_users=exclude_users,
-            timeout=timeout,
-        )
-
-    def broadcast_json_message(
-        self,
-        namespace: str,
-        value: Any,
-        exclude: Iterable[str] = (),
-        *,
-        exclude_users: Iterable[str] = (),
-        timeout: float | None = None,
-    ) -> int:
-        """As :meth:`Publisher.broadcast_json_message`."""
-        return self._call(
-            Publisher.broadcast_json_message,
-            *(namespace, value, exclude),
-            exclude_users=exclude_users,
-            timeout=timeout,
         )
 
     def close(

@@ -25,6 +25,7 @@ FLOORS = [
     ["backplane"],
     ["cluster"],
     ["publisher", "embedded", "uvicorn"],
+    ["sync_broadcasts"],
     ["embedded_cluster", "sync_publisher"],
     ["testing", "server"],
     ["testing_plugin", "cli"],

@@ -68,6 +68,8 @@ def hooks(pool: ClusterPool, gaps: list[Gap]) -> None:
 
 
 def blocking(publisher: SyncPublisher) -> Sequence[SendResult]:
+    if not publisher.broadcast_message("room", "hi", confirm=True).complete:
+        return []
     if publisher.broadcast_json_message("room", {"a": 1}, exclude=["bob"], timeout=1):
         publisher.drain_node("node-1", 10, grace=60, force=True)
     return [
@@ -96,6 +98,7 @@ def mistakes(
     pool.on("gab", print)  # wrong
     publisher.send("room", "alice", "hi", confrim=True)  # wrong
     publisher.send("room", "alice", {"not": "a message"})  # wrong
+    publisher.broadcast_message("room", "hi").complete  # wrong
     if seen.event == "gone":  # wrong
         return
 

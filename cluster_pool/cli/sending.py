@@ -1,5 +1,6 @@
 """``send``, ``broadcast``, ``close`` and ``close-user``."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -24,6 +25,7 @@ from cluster_pool.cluster.revoking import check_until
 from cluster_pool.core.closing import check_close
 from cluster_pool.core.ids import check_id, check_namespace, check_token_id, check_user
 from cluster_pool.core.keys import DEFAULT_PREFIX
+from cluster_pool.core.results import BroadcastReport
 from cluster_pool.exceptions import InvalidValueError
 
 MessageArgument = Annotated[
@@ -49,6 +51,22 @@ ConfirmClient = Annotated[
     typer.Option(
         "--confirm-client",
         help="Wait until the client's WebSocket stack has it: received.",
+    ),
+]
+
+ConfirmAll = Annotated[
+    bool,
+    typer.Option(
+        "--confirm",
+        help="Wait for the word of every node that heard it: how many connections got it.",
+    ),
+]
+
+ConfirmClients = Annotated[
+    bool,
+    typer.Option(
+        "--confirm-client",
+        help="Wait also until the clients' WebSocket stacks have it, within the timeout.",
     ),
 ]
 
@@ -94,23 +112,48 @@ def broadcast(
             help="An id that does not get it; repeatable (in the variable, separated by spaces).",
         ),
     ] = None,
+    confirm: ConfirmAll = False,
+    confirm_client: ConfirmClients = False,
     redis: RedisOption = DEFAULT_REDIS,
     prefix: PrefixOption = DEFAULT_PREFIX,
     secret: SecretOption = None,
     timeout: TimeoutOption = 2.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Send one message to every member of a namespace: 0 some node heard it, 1 none did."""
+    """Send one message to every member of a namespace: 0 some node heard it, 1 none did.
+
+    With --confirm, 0 some member got it, 1 none did.
+    """
 
     async def work() -> int:
         check_namespace(namespace)
         content = message_from(message, binary)
         async with publisher_of(redis, prefix, secret, timeout) as publisher:
+            if confirm or confirm_client:
+                report = await publisher.broadcast_message(
+                    namespace, content, exclude or (), confirm="client" if confirm_client else True
+                )
+                say(as_json, asdict(report), _account(report))
+                return DONE if report else NO
             nodes = await publisher.broadcast_message(namespace, content, exclude or ())
-        say(as_json, {"nodes": nodes}, f"handed to {nodes} node{'' if nodes == 1 else 's'}")
+        say(as_json, {"nodes": nodes}, f"handed to {_nodes(nodes)}")
         return DONE if nodes else NO
 
     run(work())
+
+
+def _account(report: BroadcastReport) -> str:
+    """One line about a broadcast: where it went, and what did not."""
+    received = f", received by {report.received}" if report.received else ""
+    parts = {"refused": report.refused, "timed out": report.timed_out}
+    rest = "".join(f", {number} {name}" for name, number in parts.items() if number)
+    silent = f", {_nodes(report.silent)} silent" if report.silent else ""
+    to = f"delivered to {report.delivered}{received}{rest}"
+    return f"{to}, on {_nodes(report.nodes)}{silent}"
+
+
+def _nodes(number: int) -> str:
+    return f"{number} node{'' if number == 1 else 's'}"
 
 
 Code = Annotated[int, typer.Option("--code", help="The close code.")]
@@ -214,5 +257,5 @@ def revoke(
 
 
 def _told(as_json: bool, nodes: int) -> int:
-    say(as_json, {"nodes": nodes}, f"told {nodes} node{'' if nodes == 1 else 's'}")
+    say(as_json, {"nodes": nodes}, f"told {_nodes(nodes)}")
     return DONE if nodes else NO

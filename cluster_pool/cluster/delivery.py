@@ -17,6 +17,7 @@ from cluster_pool.cluster.positions import Accounts
 from cluster_pool.cluster.remote_joins import RemoteJoins
 from cluster_pool.cluster.replies import Answers
 from cluster_pool.cluster.rewinds import Rewinds
+from cluster_pool.cluster.tallies import Tallies
 from cluster_pool.cluster.unsealing import Unsealing
 from cluster_pool.core import envelope
 from cluster_pool.core.claims import Claim
@@ -27,7 +28,9 @@ from cluster_pool.core.history import Position
 from cluster_pool.core.ids import check_id, check_namespace, check_user
 from cluster_pool.core.message import Outgoing, Source
 from cluster_pool.core.results import SendResult
+from cluster_pool.core.tally import TallyRequest
 from cluster_pool.local.connection import Connection
+from cluster_pool.local.membership import Membership
 from cluster_pool.local.outbox import deliver, kick
 from cluster_pool.local.pinging import expect
 from cluster_pool.local.table import ConnectionTable
@@ -36,6 +39,9 @@ EXCEPT: Final = {other: kind for kind, other in envelope.EXCEPT.items()}
 """The kinds of broadcasts that exclude users, with the kinds of their messages."""
 FROM: Final = {other: kind for kind, other in envelope.FROM.items()}
 """The kinds of broadcasts that clients have published, with the kinds of their messages."""
+
+PLAIN: Final = 3
+"""Fields of a broadcast that is a message and the ids that do not get it."""
 
 ExecuteOrder = Callable[[str, dict[str, Any], Callable[[str], None]], None]
 """Executes an order with its options, and answers it by the third argument: "" or why not."""
@@ -88,6 +94,7 @@ class Delivery:
         self._table = table
         self._ownership = ownership
         self._answers = answers
+        self._tallies = Tallies(table, answers, backplane.identity.start)
         self._remote_joins = remote_joins
         self._rewinds = rewinds
         self._accounts = accounts
@@ -269,13 +276,13 @@ class Delivery:
                     item, later = opened
                 source = (namespace, heard.epoch, number)
                 to_all = not later and not (recorded and self._rewinds.meets(namespace))
-                if to_all and item[0] in MESSAGES and not item[2]:
+                if to_all and item[0] in MESSAGES and not item[2] and len(item) == PLAIN:
                     run.append(message_of(item[0], item[1], source))
                 elif to_all and item[0] in FROM:
                     run.append(_from_client(item, source))
                 else:
                     await self._fan_out(namespace, run)
-                    await self._control(source, item, later, recorded)
+                    await self._control(source, item, later, heard)
         finally:
             await self._fan_out(namespace, run)
             if recorded:
@@ -300,14 +307,14 @@ class Delivery:
             run.clear()
 
     async def _control(
-        self, source: Source, item: list[Any], later: Collection[str], recorded: bool
+        self, source: Source, item: list[Any], later: Collection[str], heard: Heard
     ) -> None:
         """Execute an item that is no message, or one that not all members get.
 
         Args:
             later: ids that were claimed after the item was sealed, or published, and must not get
                 it.
-            recorded: whether the source has its position in the history.
+            heard: the envelope that has it.
         """
         kind, namespace = item[0], source[0]
         if kind == envelope.CLOSE_ALL:
@@ -315,17 +322,7 @@ class Delivery:
         elif kind == envelope.REMOVE_ALL:
             await self._remote_joins.remove_all(namespace, later)
         elif kind in MESSAGES or kind in EXCEPT or kind in FROM:
-            message, ids, users = _broadcast_of(item, source)
-            if recorded and self._rewinds.meets(namespace):
-                left_out = {*ids, *later}
-                taken = self._rewinds.meet(
-                    namespace,
-                    Position(*source[1:]),
-                    message,
-                    lambda one: one.id not in left_out and one.connection.user not in users,
-                )
-                later = (*later, *taken)
-            await self._table.broadcast(namespace, message, frozenset((*ids, *later)), users)
+            await self._message(source, item, later, heard)
         elif kind == envelope.TAKEN:
             claim = Claim.parse(item[2])
             if claim is None:
@@ -334,6 +331,34 @@ class Delivery:
             self._ownership.taken_over(namespace, item[1], claim)
         else:
             raise BrokenEnvelopeError("kind")
+
+    async def _message(
+        self, source: Source, item: list[Any], later: Collection[str], heard: Heard
+    ) -> None:
+        """Deliver a broadcast to those who get it now, and say how many have got it if it asks."""
+        namespace = source[0]
+        message, ids, users = _broadcast_of(item, source)
+        left_out, had = {*ids, *later}, 0
+        if heard.position and self._rewinds.meets(namespace):
+
+            def is_for(one: Membership[Connection]) -> bool:
+                return one.id not in left_out and one.connection.user not in users
+
+            taken = self._rewinds.meet(namespace, Position(*source[1:]), message, is_for)
+            members = [self._table.get(namespace, id) for id in taken]
+            had = sum(one is not None and is_for(one) for one in members)
+            later = (*later, *taken)
+        exclude = frozenset((*ids, *later))
+        request = TallyRequest.read(item)
+        if request is None or self._is_late(namespace, heard, request):
+            await self._table.broadcast(namespace, message, exclude, users)
+        else:
+            await self._tallies.deliver(namespace, message, exclude, users, request, had)
+
+    def _is_late(self, namespace: str, heard: Heard, request: TallyRequest) -> bool:
+        """Whether what was read from a history is too old for an answer."""
+        now = self._topology.of(namespace).redis_time_at_most() // 1000
+        return 0 < heard.time < now - request.within_ms
 
 
 def _broadcast_of(item: list[Any], source: Source) -> tuple[Outgoing, list[str], frozenset[str]]:

@@ -20,6 +20,7 @@ from cluster_pool.core.history import Position
 from cluster_pool.core.ids import shown
 from cluster_pool.core.keys import is_of_one
 from cluster_pool.core.message import Author, Outgoing, PublishedMessage, Source
+from cluster_pool.core.tally import Tally
 
 log = logging.getLogger("cluster_pool.router")
 
@@ -203,6 +204,8 @@ class Dispatcher:
             self._replies.heard(item[1], item[3], envelope.RESULTS[item[2]])
         elif kind == envelope.ANSWER:
             self._replies.heard(item[1], item[3], str(item[2]))
+        elif kind == envelope.TALLY:
+            self._replies.counted(item[1], item[3], str(item[2]), Tally.read(item))
         elif self._handler is not None:
             self._handler.execute(kind, claim, item, mark)
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import secrets
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from cluster_pool.core.envelope import ReplyTo
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.ids import shown
 from cluster_pool.core.results import SendResult
+from cluster_pool.core.tally import Tally
 from cluster_pool.exceptions import ClusterPoolError, PoolClosedError
 
 log = logging.getLogger("cluster_pool.router")
@@ -25,24 +27,40 @@ MOST_HELD: Final = 10_000
 """Answers that wait for that, at most: many may be for processes that have gone."""
 
 
+Gather = Callable[[str, Tally | None], None]
+"""Gets the start of a node and its tally; or None for that when no more will come."""
+
+
 class Replies:
     """The calls of this process that wait for another's answer, by the number of the request."""
 
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
         self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._gathering: dict[int, Gather] = {}
         self._requests = secrets.randbits(52)  # numbers that no other process, start or fork has
 
     def expect(self) -> tuple[ReplyTo, "asyncio.Future[Any]"]:
         """The address for another node's answer, and the future of the answer."""
-        self._requests += 1
+        to = self._address()
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting[self._requests] = future
-        return ReplyTo(self._identity.node_id, self._requests, self._identity.start), future
+        self._waiting[to.request] = future
+        return to, future
+
+    def gather(self, told: Gather) -> ReplyTo:
+        """The address for the tallies of any number of nodes."""
+        to = self._address()
+        self._gathering[to.request] = told
+        return to
+
+    def _address(self) -> ReplyTo:
+        self._requests += 1
+        return ReplyTo(self._identity.node_id, self._requests, self._identity.start)
 
     def forget(self, to: ReplyTo) -> None:
-        """The call that expected this answer has ended."""
+        """The call that expected answers to this address has ended."""
         self._waiting.pop(to.request, None)
+        self._gathering.pop(to.request, None)
 
     def heard(self, request: int, start: str, answer: SendResult | str) -> None:
         """An answer has come; it is ignored if another process with this node id asked for it."""
@@ -52,12 +70,20 @@ class Replies:
         if future is not None and not future.done():
             future.set_result(answer)
 
+    def counted(self, request: int, start: str, node: str, tally: Tally) -> None:
+        """The tally of a node (by its start) has come; ignored as in :meth:`heard`."""
+        told = self._gathering.get(request)
+        if told is not None and start == self._identity.start:
+            told(node, tally)
+
     def stop(self) -> None:
         """No more answers will come: fail every call that waits."""
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(PoolClosedError("stopped"))
                 future.exception()  # read here: its caller may still be waiting for Redis
+        for told in list(self._gathering.values()):
+            told("", None)
 
 
 class Answers:
@@ -80,6 +106,10 @@ class Answers:
     def answer_order(self, to: ReplyTo, refusal: str) -> None:
         """Send that an order was executed ("") or why not."""
         self._tell(to, envelope.answer(to, refusal))
+
+    def tell_tally(self, to: ReplyTo, start: str, tally: Tally) -> None:
+        """Send what became of a broadcast here, at the node of this start."""
+        self._tell(to, tally.item(to, start))
 
     def _tell(self, to: ReplyTo, item: bytes) -> None:
         self._send(to, item, FIRST_PAUSE)

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 from cluster_pool.backplane.backplane import Backplane
 from cluster_pool.cluster.confirmation import Confirmation
+from cluster_pool.cluster.gathering import Gathering
 from cluster_pool.cluster.replies import Replies
 from cluster_pool.core import envelope
 from cluster_pool.core.closing import check_close
@@ -22,7 +23,8 @@ from cluster_pool.core.ids import (
     check_namespace,
 )
 from cluster_pool.core.message import Author, encode
-from cluster_pool.core.results import SendResult
+from cluster_pool.core.results import BroadcastReport, SendResult
+from cluster_pool.core.tally import TallyRequest
 
 Receipt = tuple[Callable[[SendResult], None], float]
 """Gets the client's receipt, or the news that there is none; and until when it is wanted."""
@@ -166,15 +168,38 @@ class Sending:
         message: str | bytes,
         exclude: Iterable[str],
         exclude_users: Iterable[str],
+        confirm: Confirm,
         timeout: float | None,
-    ) -> asyncio.Future[int]:
-        """Send one message to every member of a namespace but the excluded ids and users."""
-        deadline = self._deadline(timeout)
+    ) -> asyncio.Future[int] | asyncio.Future[BroadcastReport]:
+        """Send one message to every member of a namespace but the excluded ids and users.
+
+        With ``confirm`` the result is the report of what the nodes answer.
+        """
+        deadline, confirm = self._deadline(timeout), check_confirm(confirm)
         namespace = check_namespace(namespace)
         text, payload = encode(message, self._message_bytes)
         users = check_excluded_users(exclude_users) if exclude_users else ()
-        item = envelope.broadcast(text, payload, check_excluded(exclude), users)
-        return self._outbound.broadcast(namespace, item, deadline)
+        item = partial(envelope.broadcast, text, payload, check_excluded(exclude), users)
+        if confirm is False:
+            return self._outbound.broadcast(namespace, item(), deadline)
+        return self._gather(namespace, item, confirm == "client", deadline)
+
+    def _gather(
+        self,
+        namespace: str,
+        item: Callable[[TallyRequest], bytes],
+        receipts: bool,
+        deadline: float,
+    ) -> asyncio.Future[BroadcastReport]:
+        gathering = Gathering(self._replies, deadline, self._loop)
+        left = deadline - self._loop.time()
+        request = TallyRequest.until(gathering.to, left, receipts=receipts)
+        try:
+            sent = self._outbound.broadcast(namespace, item(request), deadline)
+        except BaseException:
+            self._replies.forget(gathering.to)
+            raise
+        return gathering.begin(sent)
 
     def publish(
         self, author: Author, namespace: str, message: str | bytes, timeout: float | None

@@ -57,6 +57,7 @@ JOIN: Final = 13
 LEAVE: Final = 14
 REMOVE_ALL: Final = 15
 PLACE: Final = 20
+TALLY: Final = 21
 EXCEPT: Final = {TEXT: 16, BINARY: 17}
 """8 and 9 are seals. EXCEPT: broadcasts that exclude users, by the kind of their messages."""
 FROM: Final = {TEXT: 18, BINARY: 19}
@@ -293,13 +294,21 @@ def place(namespace: str, id: str, former: str, position: str) -> bytes:
 
 
 def broadcast(
-    text: bool, payload: bytes, exclude: Iterable[str] = (), users: Sequence[str] = ()
+    text: bool,
+    payload: bytes,
+    exclude: Iterable[str] = (),
+    users: Sequence[str] = (),
+    request: Sequence[object] = (),
 ) -> bytes:
-    """One message for every member of the channel's namespace, except some ids and some users."""
+    """One message for every member of the channel's namespace, except some ids and some users.
+
+    Args:
+        request: fields of a :class:`.TallyRequest`. Nodes of earlier versions do not read them.
+    """
     kind = TEXT if text else BINARY
     if users:
-        return pack((EXCEPT[kind], payload, tuple(exclude), tuple(users)))
-    return pack((kind, payload, tuple(exclude)))
+        return pack((EXCEPT[kind], payload, tuple(exclude), tuple(users), *request))
+    return pack((kind, payload, tuple(exclude), *request))
 
 
 def published(text: bool, payload: bytes, author: Author) -> bytes:

@@ -78,6 +78,40 @@ class Delivery:
         return self.delivered + self.routed + self.received > 0
 
 
+@dataclass(frozen=True, slots=True)
+class BroadcastReport:
+    """The result of a broadcast with ``confirm``. Truthy if any connection got the message.
+
+    Attributes:
+        nodes: how many Redis handed it to. A foreign subscriber of the channel counts as one.
+        delivered: connections in whose outboxes it is, ahead of any close; or that get it with
+            what they have missed.
+        refused: connections that are closing, or whose outboxes are full.
+        received: connections whose clients have it in their WebSocket stacks, with
+            ``confirm="client"``; these are not counted as delivered.
+        timed_out: connections whose clients sent no receipt in time, or were lost before, with
+            ``confirm="client"``. These may have it or not.
+        silent: of the nodes, those that did not answer in time. None of their connections is
+            counted: these may have it or not.
+    """
+
+    nodes: int = 0
+    delivered: int = 0
+    refused: int = 0
+    received: int = 0
+    timed_out: int = 0
+    silent: int = 0
+
+    def __bool__(self) -> bool:
+        return self.delivered + self.received > 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every node has answered, and all of their connections have got it. True also if
+        there was none."""
+        return not (self.refused or self.timed_out or self.silent)
+
+
 class NodeState(enum.Enum):
     """The states of a node, in the order it goes through them."""
 

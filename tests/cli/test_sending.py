@@ -19,6 +19,10 @@ def test_absent_member_or_no_listener_exits_with_1(own_server: RedisServer) -> N
     assert run("broadcast", "room", "x", redis=own_server.url)[:2] == (1, "handed to 0 nodes\n")
     status, out, _ = run("broadcast", "room", "x", "--json", redis=own_server.url)
     assert (status, json.loads(out)) == (1, {"nodes": 0})
+    assert run("broadcast", "room", "x", "--confirm", redis=own_server.url)[:2] == (
+        1,
+        "delivered to 0, on 0 nodes\n",
+    )
 
 
 @pytest.mark.slow
@@ -48,6 +52,14 @@ async def test_commands_say_what_happened_as_text_and_as_json(own_server: RedisS
             )
             assert (status, out) == (0, "handed to 1 node\n")
             assert await bob.recv() == "all"
+            status, out, _ = await in_thread(
+                lambda: run("broadcast", "room", "all", "--confirm", redis=redis)
+            )
+            assert (status, out) == (0, "delivered to 2, on 1 node\n")
+            status, out, _ = await in_thread(
+                lambda: run("broadcast", "room", "x", "--confirm-client", "--json", redis=redis)
+            )
+            assert (status, json.loads(out)["received"]) == (0, 2)
             status, out, _ = await in_thread(lambda: run("members", "room", "--json", redis=redis))
             members = [json.loads(line) for line in out.splitlines()]
             assert sorted(members, key=lambda member: member["id"]) == [

@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal, overload
 
 from cluster_pool.cluster.public.handle import Calls
 from cluster_pool.core.closing import NORMAL, check_close
 from cluster_pool.core.config import Confirm
 from cluster_pool.core.message import to_json
-from cluster_pool.core.results import SendResult
+from cluster_pool.core.results import BroadcastReport, SendResult
 from cluster_pool.exceptions import BackplaneUnavailableError
 
 
@@ -136,6 +136,7 @@ class SendingCalls(Calls):
         sending = self._running().sending
         return await sending.close(namespace, id, code, reason, confirm, timeout)
 
+    @overload
     async def broadcast_message(
         self,
         namespace: str,
@@ -143,8 +144,32 @@ class SendingCalls(Calls):
         exclude: Iterable[str] = (),
         *,
         exclude_users: Iterable[str] = (),
+        confirm: Literal[False] = False,
         timeout: float | None = None,
-    ) -> int:
+    ) -> int: ...
+
+    @overload
+    async def broadcast_message(
+        self,
+        namespace: str,
+        message: str | bytes,
+        exclude: Iterable[str] = (),
+        *,
+        exclude_users: Iterable[str] = (),
+        confirm: Literal[True, "client"],
+        timeout: float | None = None,
+    ) -> BroadcastReport: ...
+
+    async def broadcast_message(
+        self,
+        namespace: str,
+        message: str | bytes,
+        exclude: Iterable[str] = (),
+        *,
+        exclude_users: Iterable[str] = (),
+        confirm: Confirm = False,
+        timeout: float | None = None,
+    ) -> int | BroadcastReport:
         """Send one message to every member of a namespace, on every node.
 
         Every member sees the broadcasts of its namespace in one order, the same everywhere.
@@ -152,21 +177,43 @@ class SendingCalls(Calls):
         Args:
             exclude: ids that do not get it, at most 10,000.
             exclude_users: users none of whose connections gets it, at most 10,000.
+            confirm: True waits until every node that heard it has said how many of its connections
+                got it. ``"client"`` has the nodes wait for the receipts of their clients: see
+                :meth:`send`. Either ends at the ``timeout``, with what has come.
             timeout: seconds; default 2.
 
         Returns:
             The number of nodes that Redis sent it to. 0 proves that no node got it; more proves
-            nothing.
+            nothing. With ``confirm``, a :class:`BroadcastReport`.
 
         Raises:
             As :meth:`send`.
         """
-        sending = self._running().sending
-        try:
-            return await sending.broadcast(namespace, message, exclude, exclude_users, timeout)
-        except BackplaneUnavailableError:
-            self._counters().broadcasts_failed += 1
-            raise
+        return await self._broadcast(namespace, message, exclude, exclude_users, confirm, timeout)
+
+    @overload
+    async def broadcast_json_message(
+        self,
+        namespace: str,
+        value: Any,
+        exclude: Iterable[str] = (),
+        *,
+        exclude_users: Iterable[str] = (),
+        confirm: Literal[False] = False,
+        timeout: float | None = None,
+    ) -> int: ...
+
+    @overload
+    async def broadcast_json_message(
+        self,
+        namespace: str,
+        value: Any,
+        exclude: Iterable[str] = (),
+        *,
+        exclude_users: Iterable[str] = (),
+        confirm: Literal[True, "client"],
+        timeout: float | None = None,
+    ) -> BroadcastReport: ...
 
     async def broadcast_json_message(
         self,
@@ -175,12 +222,28 @@ class SendingCalls(Calls):
         exclude: Iterable[str] = (),
         *,
         exclude_users: Iterable[str] = (),
+        confirm: Confirm = False,
         timeout: float | None = None,
-    ) -> int:
+    ) -> int | BroadcastReport:
         """Send ``value`` as JSON text to every member; as :meth:`broadcast_message`."""
-        return await self.broadcast_message(
-            namespace, to_json(value), exclude, exclude_users=exclude_users, timeout=timeout
-        )
+        text = to_json(value)
+        return await self._broadcast(namespace, text, exclude, exclude_users, confirm, timeout)
+
+    async def _broadcast(
+        self,
+        namespace: str,
+        message: str | bytes,
+        exclude: Iterable[str],
+        users: Iterable[str],
+        confirm: Confirm,
+        timeout: float | None,
+    ) -> int | BroadcastReport:
+        sending = self._running().sending
+        try:
+            return await sending.broadcast(namespace, message, exclude, users, confirm, timeout)
+        except BackplaneUnavailableError:
+            self._counters().broadcasts_failed += 1
+            raise
 
     async def close_all(
         self,
