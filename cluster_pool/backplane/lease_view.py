@@ -13,10 +13,11 @@ end goes with the call, and the script, which has the time of Redis, takes every
 lease may be over when that has passed.
 
 **An owner whose lease may be over is looked up.** The script does not execute its items. The sender
-reads all leases and what has become of that one. If it lives, the item is sent again. If its lease
-is over and it is not buried yet, the answer is UNREACHABLE. If it is gone, the view notes that and
-the item is sent again, since the node may have registered the claim under another incarnation
-meanwhile. An incarnation that is gone never comes back, and its members are absent.
+reads all leases and what has become of that one, and the item is sent again: the owner may live, or
+the node may have registered the claim under another incarnation meanwhile. If the lease is over and
+it is not buried yet, the view notes that for a moment, and the answer is UNREACHABLE. If it is
+gone, the view notes that: an incarnation that is gone never comes back, and its members are absent.
+In place of both the answer is PARKED, where a history keeps the item.
 
 **An owner that does not listen is UNREACHABLE.** If the view does not have it, it is either new, or
 it has left claims that no reaping knows of, since keys were lost. Then it is looked up, and sends
@@ -48,7 +49,7 @@ reaped come with it, none mostly.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from math import inf
 from typing import Any, Final
@@ -65,11 +66,13 @@ SHORTEST: Final = 3
 GONE_FOR: Final = 60.0
 """Seconds for which a view remembers an incarnation that it has looked up in vain; claims that no
 reaping knows of may still name it."""
+OVER_FOR: Final = 0.2
+"""The same for one whose lease was over: the item is sent again at once, and it may be buried."""
 MOST_GONE: Final = 1_000
 """How many of these it remembers."""
 
-Answer = Callable[[Collection[bytes], BaseException | None], None]
-"""Called with the incarnations whose lease is over, or with the error of the lookup."""
+Answer = Callable[[BaseException | None], None]
+"""Called when a lookup has ended, with its error."""
 
 
 class LeaseView:
@@ -91,6 +94,8 @@ class LeaseView:
         """Those that are being reaped."""
         self._gone: dict[bytes, float] = {}
         """Those that were looked up in vain, and until when that is remembered."""
+        self._over: dict[bytes, float] = {}
+        """The same of those whose lease was over, and that were not buried yet."""
         self.living = 0
         """The number of nodes that the last reading has; one with two incarnations counts once."""
         self._lines = b""
@@ -108,6 +113,7 @@ class LeaseView:
         """Forget everything: another Redis may answer now."""
         self._leases.clear()
         self._gone.clear()
+        self._over.clear()
         self._reaped = frozenset()
         self._lines = b""
         self._limit = self._ends = 0
@@ -121,17 +127,19 @@ class LeaseView:
         """
         now = self._clock.at(self._loop.time()) // 1000
         return self.readings > since and all(
-            self._leases.get(name, inf) > now or name in self._gone or name in self._reaped
-            for name in incarnations
+            self._leases.get(name, inf) > now or self._is_known_dead(name) for name in incarnations
         )
+
+    def _is_known_dead(self, name: bytes) -> bool:
+        return name in self._gone or name in self._over or name in self._reaped
 
     def lives(self, incarnation: bytes) -> bool:
         """Whether an incarnation had a lease by the last reading."""
         return incarnation in self._leases
 
     def for_script(self, now: float) -> tuple[bytes, int]:
-        """The incarnations whose lease may be over, as the sending script reads them, and the Redis
-        time in ms at which the view ends.
+        """The incarnations whose lease is or may be over, as the sending script reads them, and the
+        Redis time in ms at which the view ends.
 
         Args:
             now: on the clock of the loop.
@@ -209,13 +217,12 @@ class LeaseView:
 
         def read(call: asyncio.Future[Any]) -> None:
             error = asyncio.CancelledError() if call.cancelled() else call.exception()
-            over: set[bytes] = set()
             if error is None:
                 try:
-                    over = self._learn(incarnations, *call.result())
+                    self._learn(incarnations, *call.result())
                 except Exception as wrong:
                     error = wrong
-            answer(over, error)
+            answer(error)
 
         call = commands.script(script_calls.living(self._keys, asked=incarnations))
         call.add_done_callback(read)
@@ -229,16 +236,19 @@ class LeaseView:
 
     def _learn(
         self, asked: Sequence[bytes], reading: Sequence[Any], states: Sequence[bytes]
-    ) -> set[bytes]:
-        until = self._loop.time() + GONE_FOR
+    ) -> None:
+        now = self._loop.time()
         for name, state in zip(asked, states, strict=True):
+            self._gone.pop(name, None)
+            self._over.pop(name, None)
             if state == _GONE:
-                self._gone.pop(name, None)
-                self._gone[name] = until
-        while len(self._gone) > MOST_GONE:
-            del self._gone[next(iter(self._gone))]
+                self._gone[name] = now + GONE_FOR
+            elif state == _OVER:
+                self._over[name] = now + OVER_FOR
+        for found in (self._gone, self._over):
+            while len(found) > MOST_GONE:
+                del found[next(iter(found))]
         self.read(*reading)
-        return {name for name, state in zip(asked, states, strict=True) if state == _OVER}
 
     def _write(self) -> None:
         """Write the lines: what is gone, and leases that are over by our estimate of Redis time.
@@ -247,12 +257,15 @@ class LeaseView:
         """
         moment = self._loop.time()
         now = self._clock.at(moment) // 1000
+        self._over = {name: until for name, until in self._over.items() if until > moment}
         gone = self._reaped.union(self._gone)
         over = [name for name, end in self._leases.items() if end <= now and name not in gone]
-        lines = [name + b" " for name in sorted(gone)] + [name + b" ?" for name in over]
+        lines = [name + b" " for name in sorted(gone)]
+        lines += [name + (b" !" if name in self._over else b" ?") for name in over]
         self._lines = b"\n".join([b"", *lines, b""]) if lines else b""
         self._ends = int(min([self._limit, *(end for end in self._leases.values() if end > now)]))
-        self._written_until = moment + (self._ends - now) / 1000 if self._ends > now else inf
+        ends = moment + (self._ends - now) / 1000 if self._ends > now else inf
+        self._written_until = min([ends, *self._over.values()])
         self.ends_at = moment + self._ends / 1000 - self._clock.not_before(moment) / 1_000_000
 
 
@@ -260,5 +273,5 @@ _GONE: Final = GONE.encode()
 _OVER: Final = OVER.encode()
 
 
-def _ignore(over: Collection[bytes], error: BaseException | None) -> None:
+def _ignore(error: BaseException | None) -> None:
     """No send waits for this reading; the next send uses it."""

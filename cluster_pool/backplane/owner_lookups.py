@@ -14,7 +14,6 @@ from cluster_pool.backplane.pauses import Pauses
 from cluster_pool.backplane.pending import fail
 from cluster_pool.backplane.refusals import is_elsewhere, refusal
 from cluster_pool.backplane.shard import Shard
-from cluster_pool.core.results import SendResult
 from cluster_pool.exceptions import BackplaneUnavailableError
 
 Strangers = dict[Operation, bytes]
@@ -71,17 +70,14 @@ class OwnerLookups:
         self,
         strangers: Strangers,
         queues: Collection[NamespaceQueue],
-        ended: Collection[bytes],
         error: BaseException | None,
     ) -> None:
-        """Answer the items of owners whose lease has ended; the others are sent again."""
+        """The items are sent again, unless the owners cannot be looked up."""
         why = refusal(error) if isinstance(error, ResponseError) else str(error)
         moving = error is not None and is_elsewhere(error)
-        for operation, incarnation in strangers.items():
-            if error is not None and not moving:
+        if error is not None and not moving:
+            for operation in strangers:
                 fail(operation, BackplaneUnavailableError(f"not sent: {why}"))
-            elif incarnation in ended and not operation.future.done():
-                operation.future.set_result(SendResult.UNREACHABLE)
         if moving:  # the slot of the leases
             self._pauses.begin(queues)
         for queue in queues:

@@ -164,6 +164,7 @@ class Recovery:
         one = self._waiting.pop(channel, None)
         if one is not None:
             self._drop_held(one)
+            self._end(one)
         self._places.pop(channel, None)
 
     def hand_over(self, channel: str) -> None:
@@ -259,6 +260,12 @@ class Recovery:
                 self._pass_over(held)
             else:
                 self._put(held.heard)
+        self._end(one)
+
+    def _end(self, one: Waiting) -> None:
+        """A channel waits no more: if it was the last one that lacked something that is told."""
+        if one.targets:
+            self._wanted.set()
 
     async def read(self, commands: CommandConnection) -> None:
         """Read the histories of the channels that wait for it, as soon as there are some.

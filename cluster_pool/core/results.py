@@ -18,8 +18,7 @@ class SendResult(enum.Enum):
     """There is no such member."""
     UNREACHABLE = "unreachable"
     """The owner's node was not subscribed at that moment, or its lease is over and its members are
-    not removed yet (also when Redis refuses its heartbeats); nothing was handed over. In a
-    namespace with a history the message may be in that, as for REFUSED."""
+    not removed yet (also when Redis refuses its heartbeats); nothing was handed over."""
     REFUSED = "refused"
     """The connection is closing, or its outbox is full. In a namespace with a history the message
     may be in that, and comes when the id is there again; so it may after TIMED_OUT."""
@@ -31,8 +30,9 @@ class SendResult(enum.Enum):
     """In the WebSocket stack of the client: it answered a ping that was sent behind the message, or
     the close. Not that its application has handled it. Only with ``confirm="client"``."""
     PARKED = "parked"
-    """In the history of the namespace, for an id that was there lately and may come back: it gets
-    the message then, in order, if the history still has it."""
+    """In the history of the namespace, for an id that was there lately, or whose node is cut off or
+    dead: it gets the message when it comes back, or its node does, in order, if the history still
+    has it."""
 
     def __init__(self, value: str) -> None:
         self.truth = value in ("delivered", "routed", "received", "parked")

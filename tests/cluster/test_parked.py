@@ -191,3 +191,29 @@ async def test_a_message_that_crosses_with_a_leave_is_not_parked(backend: Backen
         assert await two.send(ROOM, "alice", "1", confirm=True) is SendResult.ABSENT
         with backend.sync_client() as client:
             client.hdel(members, "alice")
+
+
+@async_test
+async def test_messages_to_members_of_a_dead_node_are_parked_before_it_is_buried(
+    backend: Backend,
+) -> None:
+    """Its lease is over, and its members are not removed; without a history it is unreachable."""
+    async with backend.pools(2, history=ROOMS) as (one, two):
+        parts = two._parts
+        await one._parts.reaper.stop()
+        await parts.reaper.stop()
+        await two.host(ROOM, "alice")
+        await two.host("lobby", "alice")
+        await parts.lease_keeper.stop()
+        leases, incarnation = parts.setup.keys.leases, two.statistics()["incarnation"]
+        async with backend.client() as client:
+            await client.zadd(leases, {incarnation: 1})
+
+        async def unreachable() -> bool:
+            return await one.send("lobby", "alice", "x") is SendResult.UNREACHABLE
+
+        await eventually(unreachable)
+        for number in range(3):
+            assert await one.send(ROOM, "alice", str(number)) is SendResult.PARKED
+        back = await one.host(ROOM, "alice", on_conflict="takeover")
+        assert await back.wait_sent(3, 20) == ["0", "1", "2"]

@@ -2,9 +2,9 @@
 -- for each incarnation; broadcasts between them go to the channel of their namespace. lease_view.py
 -- explains the view.
 -- Reply {codes, mark, error, unknown, heard, unheard}: a code per item in order (ABSENT; GONE_ITEM, which
---       is absent as well, when its owner is gone; PARKED in place of both for an id that has been there lately, when a
---       history has kept it; ROUTED; UNREACHABLE when nobody listens; REFUSED by
---       Redis; LATE_ITEM after its not_after; UNKNOWN when the lease of its owner may be over; HELD_ITEM
+--       is absent as well, when its owner is gone; UNREACHABLE when nobody listens, or the lease of its owner is
+--       over; PARKED in place of these for an id that has been there lately, when a history has kept it;
+--       ROUTED; REFUSED by Redis; LATE_ITEM after its not_after; UNKNOWN when the lease of its owner may be over; HELD_ITEM
 --       behind such a one, in place of ABSENT and GONE_ITEM when these are doubted, and when a key is not
 --       here, and behind that); epoch and number of the last message to the own start, "" when there was
 --       none; why Redis refused; the incarnation of each UNKNOWN item; for each envelope the reply of
@@ -16,8 +16,8 @@ local sender = ARGV[1] -- "start generation"
 local counted_by = ARGV[2] -- the last digits of epochs that this server began; "" for one Redis
 local start_prefix = ARGV[3] -- of the starts' channels
 local own_start = ARGV[4]
-local ended = ARGV[5] -- a line for each incarnation whose lease may be over: its name, a space, and "?", or
--- nothing if it is gone; "" if there is none
+local ended = ARGV[5] -- a line for each incarnation whose lease may be over: its name, a space, and "?"; "!" if
+-- it is over, and nothing if it is gone; "" if there is none
 local view_ends = tonumber(ARGV[6]) -- ms, from which on every lease may be over
 local doubted = ARGV[7] -- CLAIMS and LEASES, as far as Redis may have lost some a moment ago
 local envelope_count = tonumber(ARGV[8])
@@ -39,9 +39,11 @@ local halted = false -- a counter has moved to another primary ahead of its slot
 local own = ''
 local unknown = {}
 local held = {} -- the members of namespaces for which nothing more is executed
-local parcels = {} -- by incarnation: false when it is gone, STRANGER when its lease may be over, AWAY when its
--- counter has moved: nothing is kept for it, since its items come again
+local parcels = {} -- by incarnation: false when it is gone, ENDED when its lease is over, STRANGER when it may be,
+-- AWAY when its counter has moved: for the latter two nothing is kept, since their items come again
 local STRANGER = {}
+local ENDED = {}
+local kept_at = {} -- by the place of an item: whether a history has it, for an id that comes back to it
 local AWAY = {}
 local order = {}
 local unheard = {}
@@ -51,7 +53,8 @@ local function parcel_for(incarnation)
   if stale then return STRANGER end
   if ended ~= '' then
     local _, stop = find(ended, '\n' .. incarnation .. ' ', 1, true)
-    if stop then return string.sub(ended, stop + 1, stop + 1) == '?' and STRANGER end
+    local state = stop and string.sub(ended, stop + 1, stop + 1)
+    if stop then return state == '?' and STRANGER or state == '!' and ENDED end
   end
   local start = match(incarnation, '^[^.]*')
   if PUBLISH == 'SPUBLISH' then
@@ -84,7 +87,9 @@ local function flush()
       refusal = heard
       if find(heard, 'non local key', 1, true) then code, halted = HELD_ITEM, true end
     end
-    for _, position in ipairs(parcel.positions) do codes[position] = code end
+    for _, position in ipairs(parcel.positions) do
+      codes[position] = code == UNREACHABLE and kept_at[position] and PARKED or code
+    end
     if mark and parcel.start == own_start then own = mark end
   end
   parcels, order = {}, {}
@@ -111,7 +116,7 @@ local function keeping_of(numbers, ids)
   end
   return {
     numbers = numbers, epoch = epoch, place = place, readers = readers, resumes = resumes,
-    items = {''}, parked = {}, marks = {}
+    items = {''}, owned = {}, parked = {}, marks = {}
   }
 end
 
@@ -135,6 +140,7 @@ local function append(keeping)
     local history = make_history(redis, server, mended)
     if not history.append(keeping.numbers, epoch, count, 'i', payload, place) then return end
   end
+  for _, position in ipairs(keeping.owned) do kept_at[position] = true end
   if #keeping.parked == 0 then return end
   make_positions(redis, server, mended).park(keeping.numbers, keeping.marks)
   for _, position in ipairs(keeping.parked) do codes[position] = PARKED end
@@ -202,6 +208,8 @@ for number, not_after, kept, size in each(runs) do
         held[members] = true
       elseif parcel == AWAY then
         codes[position] = HELD_ITEM
+      elseif parcel == ENDED then
+        codes[position], unowned = UNREACHABLE, true
       elseif parcel then
         local size = #claim
         if not openings[size] then openings[size] = '\146' .. str_header(size) end
@@ -212,6 +220,7 @@ for number, not_after, kept, size in each(runs) do
         if readers[i] then
           parts[3 * count + 2] = '\147' .. str_header(size)
           parts[3 * count + 4] = argv[at + 1] .. packed(keep(keeping, argv[at], readers[i], argv[at + 1]))
+          if keeping.resumes[i] then keeping.owned[#keeping.owned + 1] = position end
         end
         count = count + 1
         parcel.positions[count] = position
