@@ -77,7 +77,7 @@ async def test_only_what_was_not_given_is_given(own_server: RedisServer) -> None
 async def test_messages_to_members_of_a_node_that_is_cut_off_are_parked(
     own_server: RedisServer,
 ) -> None:
-    """Nobody listens to its channel: the answer says that it gets them, when it listens again."""
+    """Its channel has no subscriber: they come when it listens again."""
     async with far_node(own_server) as (proxy, far, publisher):
         alice = await far.host("room:7", "alice", user="42")
         await far.host("lobby", "alice", user="42")
