@@ -15,7 +15,9 @@ from tests.servers import Cluster, RedisServer, Sentinel
 
 Heard = asyncio.Queue[tuple[str, bytes]]
 """Channels and payloads."""
-EXPIRING = re.compile(r":(numbers|history|(former_|parked_)?positions)$|:\{~\}:revo(ked|cations)$")
+EXPIRING = re.compile(
+    r":(numbers|history|(former_|parked_)?positions)$|:\{~\}:(revo(ked|cations)|resumes)$"
+)
 """Keys that a clean stop may leave, because they have a ttl."""
 PATIENT = dataclasses.replace(FAST, timeout=10.0)
 """For nodes of which no test asks how soon a call fails."""

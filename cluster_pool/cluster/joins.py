@@ -18,7 +18,7 @@ from cluster_pool.cluster.ownership import Ownership
 from cluster_pool.cluster.rejoins import Rejoins
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.closing import ABNORMAL
-from cluster_pool.core.history import Resumption
+from cluster_pool.core.history import NO_WISH, Resumption, Wish
 from cluster_pool.core.ids import check_id, check_namespace, shown
 from cluster_pool.exceptions import (
     BackplaneUnavailableError,
@@ -77,6 +77,7 @@ class Joins:
         id: str | None,
         on_conflict: str | None,
         timeout: float | None,
+        wish: Wish = NO_WISH,
     ) -> bool | None:
         """Make a connection a member of one more namespace; see :meth:`.Connection.join`."""
         deadline = self._deadline(timeout)
@@ -95,7 +96,7 @@ class Joins:
                 self._admission.check_open()
                 turn.claiming = True
                 claim = self._ownership.claim(joined, takeover=takeover, deadline=deadline)
-                recovered = await self._rejoin(joined, claim)
+                recovered = await self._rejoin(joined, claim, wish)
         except BaseException as error:
             log.debug("not joined: %r, %s: %r", connection, shown(namespace), error)
             raise
@@ -103,11 +104,14 @@ class Joins:
         return recovered
 
     async def _rejoin(
-        self, joined: JoinedMembership[Connection], claim: Awaitable[Resumption | None]
+        self,
+        joined: JoinedMembership[Connection],
+        claim: Awaitable[Resumption | None],
+        wish: Wish,
     ) -> bool | None:
         """Win a claim, and get what was missed; if that is cancelled meanwhile, release it."""
         try:
-            return await self._rejoins.join(joined, claim)
+            return await self._rejoins.join(joined, claim, wish)
         except BaseException:
             if joined.claim is not None:
                 self._ownership.release(joined)

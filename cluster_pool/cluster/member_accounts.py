@@ -22,12 +22,16 @@ class MemberAccount:
     Attributes:
         bases: by membership, from where on it is sent everything.
         has: by membership, up to where it has received everything.
+        starts: by membership, where its client may begin in future.
         parked: releases that wait for the end.
         is_over: whether nothing more will come of the client.
         recovered: see :attr:`.Connection.recovered`.
     """
 
-    __slots__ = ("_changed", "_reached", "bases", "has", "is_over", "parked", "recovered")
+    __slots__ = (
+        *("_changed", "_reached", "bases", "has", "is_over"),
+        *("parked", "recovered", "starts"),
+    )
 
     def __init__(
         self, reached: dict[str, Position], changed: Callable[[Iterable[Member]], None]
@@ -36,6 +40,7 @@ class MemberAccount:
         self._changed = changed
         self.bases: Positions = {}
         self.has: Positions = {}
+        self.starts: Positions = {}
         self.parked: list[Callable[[], None]] = []
         self.is_over = False
         self.recovered: bool | None = None

@@ -86,16 +86,24 @@ class Accounts:
             account.has[member] = place
             self._due[member] = None
 
-    def replayed(self, member: Member, base: Position, recovered: bool | None) -> None:
+    def replayed(
+        self,
+        member: Member,
+        base: Position,
+        recovered: bool | None,
+        first: Position | None = None,
+    ) -> None:
         """All that it is to get of the past lies ahead of what is live.
 
         Args:
             base: up to where that reaches.
             recovered: see :attr:`.Connection.recovered`.
+            first: where it may begin in future, if it has recovered; else that is at the base.
         """
         account = self._accounts.get(member.connection)
         if account is None or member not in account.has:
             return
+        account.starts[member] = first if recovered and first is not None else base
         if member.home:
             account.recovered = recovered
         if recovered is not False or not member.connection.closed:
@@ -103,6 +111,13 @@ class Accounts:
         if recovered is None:
             account.has[member] = base
         self._due[member] = None
+
+    def begun(self, connection: Connection, namespace: str) -> tuple[Member, Position] | None:
+        """The membership of a connection in a namespace with a history, and where its client may
+        begin there in future; None if there is none."""
+        account = self._accounts.get(connection)
+        starts = {} if account is None else account.starts
+        return next((one for one in starts.items() if one[0].namespace == namespace), None)
 
     def renew(self) -> None:
         """Store all positions soon: Redis has perhaps lost them."""
@@ -201,6 +216,7 @@ class Accounts:
         account = self._accounts[member.connection]
         del account.has[member]
         account.bases.pop(member, None)
+        account.starts.pop(member, None)
         if not account.has:
             del self._accounts[member.connection]
         if not self._table.namespace(member.namespace):

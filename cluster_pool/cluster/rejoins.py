@@ -10,7 +10,7 @@ from cluster_pool.backplane.backplane import Backplane
 from cluster_pool.cluster.member_accounts import Member
 from cluster_pool.cluster.positions import Accounts
 from cluster_pool.cluster.rewinds import Hold, Rewinds
-from cluster_pool.core.history import Resumption
+from cluster_pool.core.history import Resumption, Wish
 from cluster_pool.exceptions import BackplaneUnavailableError
 from cluster_pool.local.outbox import close_slow, deliver, deliver_whole
 
@@ -24,7 +24,9 @@ class Rejoins:
         self._rewinds = rewinds
         self._accounts = accounts
 
-    async def join(self, member: Member, claim: Awaitable[Resumption | None]) -> bool | None:
+    async def join(
+        self, member: Member, claim: Awaitable[Resumption | None], wish: Wish
+    ) -> bool | None:
         """Win a claim; returns whether the member gets all that it has missed, as
         :attr:`.Connection.recovered` says it of the home."""
         if self._rules.of(member.namespace) is None:
@@ -32,27 +34,34 @@ class Rejoins:
             if found is not None:
                 self._accounts.replayed(member, found.last, None)
             return None
+        await self._rewinds.resumes.prepare(member.namespace)
         hold = self._rewinds.hold(member, self._outbox_bytes)
         try:
             found = await claim
-            return None if found is None else await self._replay(member, found, hold)
+            return None if found is None else await self._replay(member, found, wish, hold)
         finally:
             self._rewinds.release(hold)
             self._give(hold)
 
-    async def _replay(self, member: Member, found: Resumption, hold: Hold) -> bool | None:
-        floor, recovered = found.last, None
-        if found.since is not None:
+    async def _replay(
+        self, member: Member, found: Resumption, wish: Wish, hold: Hold
+    ) -> bool | None:
+        floor, recovered, first = found.last, None, found.since
+        try:
+            start = await self._rewinds.resumes.start_of(member, found, wish)
+            first, recovered = start.first, False if start.tries or start.lost else None
+            for one in start.tries:
+                past = await self._rewinds.missed(member, one)
+                if not self._rewinds.is_there(member):
+                    return None  # it has lost its id meanwhile, or was removed
+                if past is not None and deliver_whole(member.connection, past[1]):
+                    floor, recovered = past[0], True
+                    break
+        except BackplaneUnavailableError:
             recovered = False
-            try:
-                past = await self._rewinds.missed(member, found)
-            except BackplaneUnavailableError:
-                past = None
-            if not self._rewinds.is_there(member):
-                return None  # it has lost its id meanwhile, or was removed: nothing is for it
-            if past is not None and deliver_whole(member.connection, past[1]):
-                floor, recovered = past[0], True
-        self._accounts.replayed(member, floor, recovered)
+        if not self._rewinds.is_there(member):
+            return None  # nothing is for it
+        self._accounts.replayed(member, floor, recovered, first)
         hold.floor = floor
         return recovered
 

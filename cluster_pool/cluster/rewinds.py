@@ -17,6 +17,7 @@ from cluster_pool.cluster.handovers import Handovers
 from cluster_pool.cluster.histories import HistoryReading
 from cluster_pool.cluster.member_accounts import Member
 from cluster_pool.cluster.positions import Accounts
+from cluster_pool.cluster.resumes import Resumes
 from cluster_pool.cluster.tails import Tails
 from cluster_pool.core.history import (
     History,
@@ -68,6 +69,7 @@ class Rewinds:
     """The newcomers of one node, until all that they have from the history has passed live.
 
     Attributes:
+        resumes: where they begin.
         handovers: those of ids that come back faster than their former node has released them.
     """
 
@@ -86,6 +88,7 @@ class Rewinds:
         self._histories = histories
         self._tails = Tails(backplane, histories)
         self._accounts = accounts
+        self.resumes = Resumes(backplane, accounts)
         self._one_at_a_time = asyncio.Lock()
         """Those for whom one reading was made come by one in each turn of the loop."""
         self.handovers = Handovers(backplane.identity.start, accounts, backplane.outbound)
@@ -107,6 +110,7 @@ class Rewinds:
     ) -> None:
         """Make a connection a member, whose handshake is not answered if it is to get messages of
         the past; see :meth:`ClusterPool.new_connection`."""
+        await self.resumes.prepare(connection.namespace)
         with self._held(connection):
             found = await admission.join(connection, on_conflict, timeout)
             if found is None:
@@ -138,17 +142,16 @@ class Rewinds:
         if member is None or member.connection is not connection:
             self._put(connection, [], None)  # taken over: what is live comes to its new owner
             return
-        if wish.since is not None:
-            found = found._replace(since=wish.since, replaced="")
+        start = await self.resumes.start_of(member, found, wish)
         floor, recovered = None, None
-        if found.since is not None:
-            floor = await self._recover(member, found)
+        for one in start.tries:
+            floor = floor or await self._recover(member, one)
             recovered = floor is not None
-        elif self._is_forgotten(connection.namespace):
+        if not start.tries and (start.lost or self._is_forgotten(connection.namespace)):
             recovered = False
         if floor is None and wish.last:
             floor = await self._rewind(connection, wish.last)
-        self._accounts.replayed(member, floor or found.last, recovered)
+        self._accounts.replayed(member, floor or found.last, recovered, start.first)
         if floor is not None:
             self.note(member, floor)
 

@@ -65,18 +65,26 @@ def _said(**fields: Any) -> ClientFrame:
 
 
 def welcome(
-    id: str, home: str, user: str | None, expires: float | None, recovered: bool | None = None
+    id: str,
+    home: str,
+    user: str | None,
+    expires: float | None,
+    recovered: bool | None = None,
+    resume: str = "",
 ) -> ClientFrame:
-    """The first frame: who the client is, until when (seconds since 1970), and whether all that it
-    has missed comes behind this."""
+    """The first frame: who the client is, until when (seconds since 1970), whether all that it
+    has missed comes behind this, and the word with which it may give its position."""
     fields = {"id": id, "ns": home, "user": user, "expires": expires, "recovered": recovered}
+    fields["resume"] = resume or None
     return _said(welcome={name: value for name, value in fields.items() if value is not None})
 
 
-def done(ref: Ref, expires: float | None = None, recovered: bool | None = None) -> ClientFrame:
+def done(
+    ref: Ref, expires: float | None = None, recovered: bool | None = None, resume: str = ""
+) -> ClientFrame:
     """A request was carried out; a renewed identity expires then, and of a joined namespace all
-    that was missed came ahead of this, or not."""
-    fields = {"expires": expires, "recovered": recovered}
+    that was missed came ahead of this, or not, and its word is this."""
+    fields = {"expires": expires, "recovered": recovered, "resume": resume or None}
     return _said(ref=ref, ok=True, **{k: value for k, value in fields.items() if value is not None})
 
 

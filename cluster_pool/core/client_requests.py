@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cluster_pool.core.client_frames import Ref
+from cluster_pool.core.history import check_offer
 from cluster_pool.core.ids import check_namespace
 from cluster_pool.core.message import encode
 from cluster_pool.core.profiles import encode_info
@@ -45,6 +46,7 @@ class ClientRequest:
         message: what to publish.
         info: what to tell others.
         token: the new token.
+        since, resume: of a join, the position of the client and the word by which it gives it.
     """
 
     verb: str
@@ -53,6 +55,8 @@ class ClientRequest:
     message: str | bytes = ""
     info: Any = None
     token: str = ""
+    since: str | None = None
+    resume: str | None = None
 
 
 def _no_number(name: str) -> None:
@@ -194,7 +198,11 @@ def _request(
         except InvalidValueError as error:
             code = INVALID if error.__cause__ is not None else TOO_LARGE
             raise RefusedRequestError(ref, code, str(error)) from None
-    return ClientRequest(verb, ref, namespace, info=info)
+    if verb != "join":
+        return ClientRequest(verb, ref, namespace, info=info)
+    since, resume = fields.get("since"), fields.get("resume")
+    check_offer(since, resume)
+    return ClientRequest(verb, ref, namespace, info=info, since=since, resume=resume)
 
 
 def _message(fields: dict[str, Any]) -> str | bytes:

@@ -336,24 +336,39 @@ def check_last(value: object) -> int:
     return value
 
 
+def check_offer(since: str | None, resume: str | None) -> None:
+    """Check what a client gives; raises InvalidValueError: no position, or one without a word."""
+    Wish.of(None, since, resume)
+    if since and not resume:
+        raise InvalidValueError("since needs the resume that came with the welcome, or the join")
+
+
 class Wish(NamedTuple):
     """The messages of the past that a newcomer is to get.
 
     Attributes:
         last: how many of the last broadcasts, if its id was not there lately; 0 for none.
-        since: all behind this position, in place of what is known of its id; None for that.
+        since: all behind this position; None: behind what is known of its id.
+        resume: the word with which its client gives this position; "": the application does.
     """
 
     last: int = 0
     since: Position | None = None
+    resume: str = ""
 
     @classmethod
-    def of(cls, rewind: object, since: object) -> Self:
+    def of(cls, rewind: object, since: object, resume: object = None) -> Self:
         """Check what a call asks for; None for neither, and "" for a history that was not recorded.
 
-        Raises InvalidValueError: it is no number from 1 to 10,000, or no position.
+        Raises InvalidValueError: it is no number from 1 to 10,000, no position, or no text.
         """
         place = Position.of(since) if isinstance(since, str) else None
         if place is None and since not in (None, ""):
             raise InvalidValueError(f"since must be a position of a history, not {shown(since)}")
-        return cls(0 if rewind is None else check_last(rewind), place)
+        if resume is not None and not isinstance(resume, str):
+            raise InvalidValueError(f"resume must be a str, not {shown(resume)}")
+        return cls(0 if rewind is None else check_last(rewind), place, resume or "")
+
+
+NO_WISH: Final = Wish()
+"""What is known of an id counts."""

@@ -38,6 +38,7 @@ class Keys:
         "node_prefix",
         "nodes",
         "prefix",
+        "resumes",
         "revocations",
         "revoked",
         "start_prefix",
@@ -70,6 +71,8 @@ class Keys:
         """Sorted set with a ttl: id of a revoked token by the time in ms until which it is."""
         self.revocations = f"{self._cluster}:revocations"
         """Sorted set with a ttl: the same ids, by the Redis time in µs at which that was said."""
+        self.resumes = f"{self._cluster}:resumes"
+        """String with a ttl: the key of the words of clients that come back, without a secret."""
         self.node_prefix = f"{self._cluster}:node:"
         self.start_prefix = f"{self._cluster}:start:"
         """On one Redis: the channels of what is targeted at members, each of one start."""

@@ -56,6 +56,12 @@ class Seals:
         self._forgotten = 0
         """The newest counter of all senders that were dropped from ``_heard``."""
 
+    @property
+    def keys(self) -> Sequence[bytes]:
+        """For other seals, which must not be taken for these: they need a ``person`` of their own.
+        The first one is that to seal with."""
+        return self._keys
+
     def seal(self, kind: int, scope: str, sender: str, item: bytes, now: int) -> bytes:
         """A sealed item; call in the order of publishing.
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from cluster_pool.auth.identity import Identity
 from cluster_pool.core.config import Limits, Timing
+from cluster_pool.core.history import NO_WISH, Wish
 from cluster_pool.core.profiles import check_size
 from cluster_pool.core.quiet import Quiet
 from cluster_pool.core.statistics import Counters
@@ -57,6 +58,7 @@ class Detached:
         id: str | None,
         on_conflict: str | None,
         timeout: float | None,
+        wish: Wish = NO_WISH,
     ) -> bool | None:
         """See :class:`ConnectionServices`: without a pool there is nothing to join."""
         raise ClusterPoolError(f"{connection!r} is no member of a pool")

@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from cluster_pool.core.closing import NORMAL
+from cluster_pool.core.history import Wish
 from cluster_pool.core.ids import check_namespace, shown
 from cluster_pool.core.profiles import encode_info
 from cluster_pool.exceptions import AuthenticationError, ClusterPoolError, NotPermittedError
@@ -34,6 +36,8 @@ class Joining(ConnectionState):
         on_conflict: str | None = None,
         info: Any = None,
         timeout: float | None = None,
+        since: str | None = None,
+        resume: str | None = None,
     ) -> bool | None:
         """Become a member of one more namespace, until :meth:`leave` or the end of the connection.
 
@@ -51,6 +55,7 @@ class Joining(ConnectionState):
                 users, from any).
             info: what other members see of it there; see :meth:`update_info`.
             timeout: seconds; default 2.
+            since, resume: as for :meth:`ClusterPool.accept`.
 
         Returns:
             Where the namespace has a history: whether the client gets all that was sent there
@@ -73,13 +78,15 @@ class Joining(ConnectionState):
         namespace = check_namespace(namespace)
         if self._grant is not None:
             self._grant.check_join(namespace)
+        wish = Wish.of(None, since, resume)
+        claim = partial(self._claim, namespace, id, on_conflict, timeout, wish)
         if info is None:
-            return await self._claim(namespace, id, on_conflict, timeout)
+            return await claim()
         before, text = info_in(self, namespace), self._check_info(info)
         member = namespace in self.namespaces
         set_info(self, namespace, text)  # the claim tells it
         try:
-            recovered = await self._claim(namespace, id, on_conflict, timeout)
+            recovered = await claim()
         except BaseException:
             if info_in(self, namespace) == text:  # else another call has set it meanwhile
                 set_info(self, namespace, before)
@@ -91,10 +98,15 @@ class Joining(ConnectionState):
         return recovered
 
     async def _claim(
-        self, namespace: str, id: str | None, on_conflict: str | None, timeout: float | None
+        self,
+        namespace: str,
+        id: str | None,
+        on_conflict: str | None,
+        timeout: float | None,
+        wish: Wish,
     ) -> bool | None:
         """Claim the membership; undo that if the identity has changed or expired meanwhile."""
-        recovered = await self._services.join(self, namespace, id, on_conflict, timeout)
+        recovered = await self._services.join(self, namespace, id, on_conflict, timeout, wish)
         if self._grant is not None:
             try:
                 self._grant.check_join(namespace)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from cluster_pool.core.closing import ABNORMAL, NORMAL
 from cluster_pool.core.config import Limits, Timing, check_on_conflict
+from cluster_pool.core.history import NO_WISH, Wish
 from cluster_pool.core.ids import check_id, check_namespace
 from cluster_pool.core.statistics import Counters
 from cluster_pool.exceptions import (
@@ -77,6 +78,7 @@ class LocalMemberships:
         id: str | None,
         on_conflict: str | None,
         timeout: float | None,
+        wish: Wish = NO_WISH,
     ) -> None:
         """Make a connection a member of one more namespace; see :meth:`.Connection.join`."""
         id = connection.id if id is None else check_id(id)

@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 
 from cluster_pool.auth.identity import Identity
 from cluster_pool.core.config import Limits, Timing
+from cluster_pool.core.history import Wish
 from cluster_pool.core.quiet import Quiet
 from cluster_pool.core.statistics import Counters
 from cluster_pool.loops import running_loop
@@ -120,6 +121,7 @@ class ConnectionServices(Protocol):
         id: str | None,
         on_conflict: str | None,
         timeout: float | None,
+        wish: Wish,
         /,
     ) -> Awaitable[bool | None]:
         """Make a connection a member of one more namespace; see :meth:`.Connection.join`."""

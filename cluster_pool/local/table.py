@@ -11,6 +11,7 @@ from typing import Any, Literal
 from cluster_pool.auth.identity import Identity
 from cluster_pool.core.closing import ABNORMAL, TAKEN_OVER
 from cluster_pool.core.config import Limits, Timing
+from cluster_pool.core.history import Wish
 from cluster_pool.core.ids import shown
 from cluster_pool.core.message import Outgoing
 from cluster_pool.core.quiet import Quiet
@@ -39,7 +40,9 @@ Cause = Literal["taken over", "removed"]
 """Why a joined membership ended without its connection: its id was claimed, or it was removed."""
 
 
-Join = Callable[[Connection, str, str | None, str | None, float | None], Awaitable[bool | None]]
+Join = Callable[
+    [Connection, str, str | None, str | None, float | None, Wish], Awaitable[bool | None]
+]
 Leave = Callable[[Connection, str, Callable[[], Any] | None, float | None], Awaitable[None]]
 Inform = Callable[[Connection, str, float | None], Awaitable[None]]
 """Joins, leaves and infos of connections that are members: see :class:`ConnectionServices`."""

@@ -132,7 +132,13 @@ class ClientCalls:
             await connection.update_info(request.info, namespace=where)
         else:
             on_conflict = "reject" if _is_stranger(connection) else None
-            return await connection.join(where, on_conflict=on_conflict, info=request.info)
+            return await connection.join(
+                where,
+                on_conflict=on_conflict,
+                info=request.info,
+                since=request.since,
+                resume=request.resume,
+            )
         return None
 
     async def _leave(self, connection: Connection, where: str) -> None:

@@ -5,6 +5,7 @@ Owns what one client may do in a second, and what happens to frames that are no 
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Mapping
 from functools import partial
@@ -17,6 +18,7 @@ from cluster_pool.core import client_frames
 from cluster_pool.core.client_requests import RefusedRequestError, largest_frame, read_request
 from cluster_pool.core.closing import POLICY, UNSUPPORTED
 from cluster_pool.core.message import Message, Outgoing
+from cluster_pool.exceptions import PoolClosedError
 from cluster_pool.local import attachment
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.outbox import deliver, throw_out
@@ -58,12 +60,13 @@ class FramedClients:
         writer = attachment.writer_of(connection)
         attachment.write_by(connection, FramedWriter(writer, connection.namespace))
         connection.on("left", partial(_tell_left, connection))
-        return self.welcome(connection)
+        return self.welcome(connection, claimed=False)
 
-    def welcome(self, connection: Connection) -> Outgoing:
+    def welcome(self, connection: Connection, *, claimed: bool = True) -> Outgoing:
         """The welcome for a connection; after its claim that says what it has got of the past."""
         who = connection.id, connection.namespace, connection.user, connection.expires
-        return client_frames.welcome(*who, connection.recovered)
+        resume = self._pool.resume_word(connection) if claimed else ""
+        return client_frames.welcome(*who, connection.recovered, resume)
 
     async def serve(self, connection: Connection) -> None:
         """Carry out the requests of one client, one after another, until it is closed."""
@@ -111,7 +114,12 @@ class FramedClients:
         self._pool.counters.client_requests += 1
         if request.ref is not None:
             expires = client.connection.expires if request.verb == "renew" else None
-            deliver(client.connection, client_frames.done(request.ref, expires, recovered))
+            resume = ""
+            if request.verb == "join" and request.namespace is not None:
+                with contextlib.suppress(PoolClosedError):
+                    resume = self._pool.resume_word(client.connection, request.namespace)
+            answer = client_frames.done(request.ref, expires, recovered, resume)
+            deliver(client.connection, answer)
         self._calls.finish(client.connection, request)
 
 

@@ -118,7 +118,7 @@ class Handshakes:
             if websocket.newcomers.crowded(websocket.transport):
                 return websocket.newcomers.refuse(websocket.transport)
             member = await self._member(websocket, request, target)
-            return await self._claim(websocket, member, target.rewind) or response
+            return await self._claim(websocket, member, target) or response
         except InvalidValueError as error:
             return answer(http.HTTPStatus.BAD_REQUEST, f"{error}\n")
         except OriginRefusedError:
@@ -170,7 +170,7 @@ class Handshakes:
         return connection
 
     async def _claim(
-        self, websocket: NodeWebSocket, connection: Connection, rewind: int
+        self, websocket: NodeWebSocket, connection: Connection, target: Target
     ) -> Response | None:
         """Make the connection a member; None when it is one, else the answer that refuses it."""
         if self._framed is not None and websocket.protocol.subprotocol == V1:
@@ -183,7 +183,11 @@ class Handshakes:
         try:
             on_conflict = "reject" if others else None
             await self._pool.new_connection(
-                connection, on_conflict=on_conflict, rewind=rewind or None
+                connection,
+                on_conflict=on_conflict,
+                rewind=target.rewind or None,
+                since=target.since,
+                resume=target.resume,
             )
         except IdTakenError:
             return answer(http.HTTPStatus.CONFLICT, "this id is taken\n")
@@ -202,11 +206,7 @@ class Handshakes:
             raise
         except ClusterPoolError:
             return come_back("this node cannot reach its cluster\n")
-        if (
-            connection.recovered is not None
-            and self._framed is not None
-            and websocket.protocol.subprotocol == V1
-        ):
+        if self._framed is not None and websocket.protocol.subprotocol == V1:
             handshake.replace_first(connection, self._framed.welcome(connection))
         websocket.own(connection)
         return None

@@ -15,7 +15,7 @@ from websockets.typing import Subprotocol
 from cluster_pool.auth.tokens import OFFER, RAW
 from cluster_pool.cluster.answers import PLAIN, Answer
 from cluster_pool.core.client_frames import V1
-from cluster_pool.core.history import check_last
+from cluster_pool.core.history import check_last, check_offer
 from cluster_pool.core.ids import check_id, check_namespace
 from cluster_pool.exceptions import InvalidValueError
 
@@ -25,20 +25,23 @@ PREFIX: Final = "/ws/"
 @dataclass(frozen=True, slots=True)
 class Target:
     """The member that a client asks to be; without an id, any. It wants ``rewind`` messages of the
-    past."""
+    past, or those behind a position, which it gives by a word that it has."""
 
     namespace: str
     id: str | None
     rewind: int = 0
+    since: str | None = None
+    resume: str | None = None
 
 
 def target_of(path: str) -> Target | None:
-    """Return the target of ``/ws/NAMESPACE?id=ID&rewind=N``, percent-decoded; None for others.
+    """Return the target of ``/ws/NAMESPACE?id=ID&rewind=N&since=POSITION&resume=WORD``,
+    percent-decoded; None for others.
 
     A slash at the end of the path is not part of the namespace.
 
     Raises:
-        InvalidValueError: the namespace, the id or the number is not allowed, or there is a
+        InvalidValueError: one of these is not allowed, a position has no word, or there is a
             fragment, which clients must not send (RFC 6455 section 3).
     """
     if "#" in path:
@@ -56,7 +59,18 @@ def target_of(path: str) -> Target | None:
     if len(ids) > 1:
         raise InvalidValueError("the URL names more than one id")
     id = check_id(ids[0]) if ids else None
-    return Target(check_namespace(namespace), id, _rewind_in(fields.get("rewind", [])))
+    since, resume = (_text_in(fields, name) for name in ("since", "resume"))
+    check_offer(since, resume)
+    rewind = _rewind_in(fields.get("rewind", []))
+    return Target(check_namespace(namespace), id, rewind, since, resume)
+
+
+def _text_in(fields: Mapping[str, Sequence[str]], name: str) -> str | None:
+    """The only value of a field, if it is there."""
+    values = fields.get(name, [])
+    if len(values) > 1:
+        raise InvalidValueError(f"the URL has more than one {name}")
+    return values[0] if values else None
 
 
 def _rewind_in(values: Sequence[str]) -> int:

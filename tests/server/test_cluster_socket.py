@@ -178,6 +178,48 @@ async def test_sockets_of_a_killed_node_come_back(redis: RedisServer, tmp_path: 
 
 
 @async_test
+async def test_a_page_keeps_its_own_positions(redis: RedisServer, tmp_path: Path) -> None:
+    """Its node hears no receipts, is killed, and Redis has forgotten all ids: still the page gets
+    each message once, of its home and of a room, and nothing is lost."""
+    history = "--history", "lobby=1000", "--history", "room:*=1000", "--no-receipts"
+    async with rig(redis, tmp_path, *history) as cluster:
+        alice, _ = await two_nodes(cluster)
+        sent: dict[str, list[str]] = {"lobby": [], "room:1": []}
+
+        async def send(times: int) -> None:
+            for number in range(times):
+                for namespace, texts in sent.items():
+                    texts.append(f"{len(texts)} {number}")
+                    await cluster.publisher.broadcast_message(namespace, texts[-1])
+
+        async def whole() -> bool:
+            heard = await alice.told("message")
+            got = {ns: [one["data"] for one in heard if one["ns"] == ns] for ns in sent}
+            assert all(got[ns] == texts[: len(got[ns])] for ns, texts in sent.items())
+            return got == sent
+
+        await send(5)
+        await eventually(whole, 30)
+        for turn in range(2):  # the second time it comes back without a message in between
+            old = await cluster.where("a")
+            assert old is not None
+            cluster.fleet.nodes[old].signal(signal.SIGSTOP)
+            async with redis.client() as client:
+                for key in await client.keys("*positions"):
+                    await client.delete(key)
+            await send(3 * (1 - turn))
+            os.kill(cluster.fleet.nodes[old].process.pid, signal.SIGKILL)
+            await eventually(lambda turn=turn: _count(alice, "open", turn + 2), 60)
+            await eventually(whole, 60)
+            if not turn:
+                ports = cluster.fleet.nodes[old].port, cluster.fleet.agent_port(old)
+                await in_thread(cluster.fleet.start_again, old, *ports)
+        await send(2)
+        await eventually(whole, 30)
+        assert not await alice.told("lost", "left")
+
+
+@async_test
 async def test_a_socket_whose_token_ends_asks_for_another(
     redis: RedisServer, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from cluster_pool.cluster.door import Door
 from cluster_pool.cluster.node import Node
 from cluster_pool.cluster.public.handle import NOT_RUNNING
 from cluster_pool.core.history import Wish
-from cluster_pool.core.ids import check_not_reserved, shown
+from cluster_pool.core.ids import check_namespace, check_not_reserved, shown
 from cluster_pool.core.request import Request
 from cluster_pool.exceptions import AuthenticationError, NotPermittedError, PoolClosedError
 from cluster_pool.local import attachment
@@ -49,6 +49,7 @@ class ConnectionCalls:
         timeout: float | None = None,
         rewind: int | None = None,
         since: str | None = None,
+        resume: str | None = None,
     ) -> None:
         """Make a connection a member: claim its id for this node.
 
@@ -57,7 +58,7 @@ class ConnectionCalls:
         Args:
             on_conflict: ``"takeover"`` or ``"reject"`` for this call only.
             timeout: seconds; default 2.
-            rewind, since: as for :meth:`accept`.
+            rewind, since, resume: as for :meth:`accept`.
 
         Raises:
             NodeDrainingError: this node accepts no newcomers.
@@ -70,7 +71,7 @@ class ConnectionCalls:
                 already, and then this does not wait. A claim that may have been made
                 (``maybe_executed``) is released as soon as Redis can be reached.
         """
-        node, wish = self._running(), Wish.of(rewind, since)
+        node, wish = self._running(), Wish.of(rewind, since, resume)
         await node.rewinds.admit(node.admission, connection, on_conflict, wish, timeout)
 
     async def remove_connection(
@@ -113,6 +114,7 @@ class ConnectionCalls:
         request: Request | None = None,
         rewind: int | None = None,
         since: str | None = None,
+        resume: str | None = None,
     ) -> AbstractAsyncContextManager[Connection, bool]:
         """Claim, accept the WebSocket if the framework has not done it, and release at the end.
 
@@ -156,8 +158,12 @@ class ConnectionCalls:
                 :attr:`.Connection.recovered`.
             since: a position of the history (:meth:`position`, :class:`HistoryMessage`) up to which
                 the client has everything, if the application knows that; what came after it is
-                sent, in place of what the pool knows by itself. Take it from no client: one who
-                names a position can read on from there.
+                sent, in place of what the pool knows by itself. Take it from no client without its
+                ``resume``: one who names a position can read on from there.
+            resume: the word of :meth:`resume_word`, if the position comes from the client, which
+                may then give any one from the word's on; without one, that of the word counts. A
+                word of another namespace, id or user is of no use: what the pool knows counts, and
+                if it knows nothing, ``recovered`` is False.
 
         Raises:
             OriginRefusedError, InvalidValueError: the origin is foreign, the offers of the client
@@ -193,8 +199,23 @@ class ConnectionCalls:
             metadata=metadata,
             origins=origins,
             request=request,
-            wish=Wish.of(rewind, since),
+            wish=Wish.of(rewind, since, resume),
         )
+
+    def resume_word(self, connection: Connection, namespace: str | None = None) -> str:
+        """A word for a client that keeps its position itself: it presents it when it comes back.
+
+        It begins with the position where the client began: ``position.SEAL``. It is good for this
+        namespace, id and user, and of no use to others.
+
+        Args:
+            namespace: one that the connection has joined; None for its home.
+
+        Returns:
+            The word; "" where this node was given no history, or the connection is no member.
+        """
+        where = connection.namespace if namespace is None else check_namespace(namespace)
+        return self._running().rewinds.resumes.word_of(connection, where)
 
     def get_connection(self, namespace: str, id: str) -> Connection | None:
         """This node's connection with an id, or None.

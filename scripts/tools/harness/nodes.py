@@ -133,7 +133,11 @@ class Fleet:
                 await asyncio.sleep(0.01)
         status, said = await in_thread(old.finish)
         assert status == 0, said
-        self.nodes[name] = await in_thread(self._start, name, *ports)
+        await in_thread(self.start_again, name, *ports)
+
+    def start_again(self, name: str, port: int, agent_port: int) -> None:
+        """Start a node that has ended, on these ports."""
+        self.nodes[name] = self._start(name, port, agent_port)
 
 
 async def in_thread(function: Any, *arguments: Any) -> Any:
