@@ -21,7 +21,7 @@ KNOWN_FOR: Final = 60.0
 
 
 class ResumeKeys:
-    """The key of one start; in Redis it is made by whoever needs it first.
+    """The key of one start; in Redis the first that needs it makes it.
 
     Attributes:
         known: the seals as they were read last; None before that.

@@ -371,4 +371,4 @@ class Wish(NamedTuple):
 
 
 NO_WISH: Final = Wish()
-"""What is known of an id counts."""
+"""Go on with what is known of the id."""

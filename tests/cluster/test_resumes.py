@@ -68,7 +68,7 @@ async def test_a_client_goes_on_where_it_was(backend: Backend, secret: str | Non
 
 @SECRETS
 @async_test
-async def test_what_is_not_its_own_is_of_no_use(backend: Backend, secret: str | None) -> None:
+async def test_word_of_another_is_of_no_use(backend: Backend, secret: str | None) -> None:
     """The word of another namespace, id or user, none at all, and a position from before its begin:
     nothing old comes, and the connection says that something is lost. So it is where nothing is
     recorded."""

@@ -64,7 +64,7 @@ async def test_a_client_presents_its_position_in_the_url(own_server: RedisServer
 
 @async_test
 async def test_a_client_presents_its_position_in_a_join(own_server: RedisServer) -> None:
-    """What it has missed comes ahead of the answer, which has its word."""
+    """The messages that it has missed come ahead of the answer, which has its word."""
     async with node(own_server, "a", history=ROOMS) as (pool, server):
         async with framed(server, "alice") as alice:
             assert "resume" not in alice.welcome
@@ -92,7 +92,7 @@ async def test_a_client_presents_its_position_in_a_join(own_server: RedisServer)
 
 
 @async_test
-async def test_what_redis_knows_counts_where_the_history_does_not_reach(
+async def test_position_in_redis_counts_where_the_history_does_not_reach(
     own_server: RedisServer,
 ) -> None:
     """The stack of the client has shown what it has. Else the client knows that better."""
