@@ -90,6 +90,7 @@ class Joins:
         try:
             async with self.turn(connection, namespace, deadline) as turn:
                 await self._departed(connection, namespace, deadline)
+                await self._rejoins.prepare(namespace)
                 coming = sum(one.claiming for one in self._turns[connection].values())
                 if self._table.check_join(joined, coming):
                     return None

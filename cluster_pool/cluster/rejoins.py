@@ -23,6 +23,8 @@ class Rejoins:
         self._outbox_bytes = backplane.setup.limits.outbox_bytes
         self._rewinds = rewinds
         self._accounts = accounts
+        self.prepare = rewinds.resumes.prepare
+        """Awaited before a claim is made."""
 
     async def join(
         self, member: Member, claim: Awaitable[Resumption | None], wish: Wish
@@ -34,7 +36,6 @@ class Rejoins:
             if found is not None:
                 self._accounts.replayed(member, found.last, None)
             return None
-        await self._rewinds.resumes.prepare(member.namespace)
         hold = self._rewinds.hold(member, self._outbox_bytes)
         try:
             found = await claim
