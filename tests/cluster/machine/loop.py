@@ -27,12 +27,12 @@ class Process:
         self.dead = False
         self.tasks: set[asyncio.Task[Any]] = set()
         self._held: list[asyncio.Handle] = []
-        self._context = contextvars.copy_context()
-        self._context.run(PROCESS.set, self)
+        self.context = contextvars.copy_context()
+        self.context.run(PROCESS.set, self)
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run something in this process."""
-        return asyncio.get_running_loop().create_task(work, context=self._context.copy())
+        return asyncio.get_running_loop().create_task(work, context=self.context.copy())
 
     def hold(self, handle: asyncio.Handle) -> None:
         """Keep a callback that fell due while this process is frozen."""
