@@ -120,6 +120,11 @@ class Leases:
         """Incarnations that hold a lease, in one round trip."""
         return set(texts(await self._holders(deadline)))
 
+    async def has(self, incarnation: str, deadline: float) -> bool:
+        """Whether Redis knows the lease of an incarnation, which may be over."""
+        score = await self._shard.call(deadline, "ZSCORE", self._keys.leases, incarnation)
+        return score is not None
+
     async def _holders(self, deadline: float) -> list[bytes]:
         now = self._shard.clock.at(asyncio.get_running_loop().time()) // 1000
         names: list[bytes] = await self._shard.call(

@@ -94,6 +94,11 @@ class Once:
     def __init__(self, call: Callable[[], None]) -> None:
         self._call: Callable[[], None] | None = call
 
+    @property
+    def is_done(self) -> bool:
+        """Whether it was called."""
+        return self._call is None
+
     def __call__(self) -> None:
         call, self._call = self._call, None
         if call is not None:

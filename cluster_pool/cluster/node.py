@@ -106,7 +106,7 @@ class Node:
         self.drains = DrainController(backplane, self.life, table, ownership, lease, headroom)
         self.admission = Admission(backplane, self.life, table, ownership, hooks, limit, takeover)
         self.histories = HistoryReading(backplane)
-        self.rewinds = Rewinds(backplane, table, self.histories, self.accounts)
+        self.rewinds = Rewinds(backplane, table, self.histories, self.accounts, lease)
         rejoins = Rejoins(backplane, self.rewinds, self.accounts)
         self.joins = Joins(backplane, table, ownership, self.admission, rejoins)
         self.remote_joins = RemoteJoins(table, ownership, self.joins, hooks, timing)

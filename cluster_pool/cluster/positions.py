@@ -20,6 +20,7 @@ from cluster_pool.cluster.member_accounts import Member, MemberAccount, Once, ma
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.history import LEFT, NOWHERE, Position, Resumption
 from cluster_pool.exceptions import BackplaneUnavailableError
+from cluster_pool.local.closing import note_answered
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.pinging import keep_account
 from cluster_pool.local.table import ConnectionTable
@@ -42,6 +43,9 @@ MOST_PARTED: Final = 10_000
 """Positions of former members that are kept, for new owners that have taken over the id."""
 TOLD_WITHIN: Final = 0.7
 """Seconds in which a former owner tells the position, though its client has not answered."""
+
+LOOK: Final = 0.05
+"""Seconds between two looks whether it has answered."""
 
 Key = tuple[str, str, str]
 """Namespace, id, and the mark of a claim."""
@@ -178,7 +182,17 @@ class Accounts:
             return
         told = Once(lambda: tell(mark, self.position_of(member) or self._parted.get(key, "")))
         account.parked.append(told)
-        asyncio.get_running_loop().call_later(TOLD_WITHIN, told)
+        self._look(member.connection, told, deadline_in(TOLD_WITHIN))
+
+    def _look(self, connection: Connection, told: Once, ends: float) -> None:
+        """See whether the client has answered its Close: the body has ended, and nobody watches."""
+        note_answered(connection)
+        loop = asyncio.get_running_loop()
+        if loop.time() < ends:
+            if not told.is_done:
+                loop.call_later(LOOK, self._look, connection, told, ends)
+        else:
+            told()
 
     def comes_back(self, namespace: str, id: str, claim: str) -> bool:
         """Whether a former claim of this node has left a position, from which the next one of its

@@ -51,6 +51,8 @@ class Rejoins:
         try:
             start = await self._rewinds.resumes.start_of(member, found, wish)
             first, recovered = start.first, False if start.tries or start.lost else None
+            if recovered is None and await self._rewinds.is_forgotten(member.namespace, found):
+                recovered = False
             for one in start.tries:
                 past = await self._rewinds.missed(member, one)
                 if not self._rewinds.is_there(member):

@@ -9,18 +9,18 @@ from the outbox it is removed, and what is still on its way is not delivered to 
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Final
 
 from cluster_pool.backplane.backplane import Backplane
 from cluster_pool.cluster.admission import Admission
 from cluster_pool.cluster.handovers import Handovers
 from cluster_pool.cluster.histories import HistoryReading
+from cluster_pool.cluster.lease import LeaseState
 from cluster_pool.cluster.member_accounts import Member
+from cluster_pool.cluster.memory_losses import MemoryLosses
 from cluster_pool.cluster.positions import Accounts
 from cluster_pool.cluster.resumes import Resumes
 from cluster_pool.cluster.tails import Tails
 from cluster_pool.core.history import (
-    History,
     Position,
     Resumption,
     Wish,
@@ -32,9 +32,6 @@ from cluster_pool.local.connection import Connection
 from cluster_pool.local.handshake import hold_again, release_hold
 from cluster_pool.local.outbox import put_ahead
 from cluster_pool.local.table import ConnectionTable
-
-MINUTE: Final = 60.0
-"""Seconds for which it is kept who was there, at least."""
 
 
 class Hold:
@@ -79,11 +76,12 @@ class Rewinds:
         table: ConnectionTable,
         histories: HistoryReading,
         accounts: Accounts,
+        lease: LeaseState,
     ) -> None:
         self._deadline = backplane.deadline
         self._outbox_bytes = backplane.setup.limits.outbox_bytes
         self._rules = backplane.setup.histories
-        self._topology = backplane.topology
+        self._losses = MemoryLosses(backplane, lease)
         self._table = table
         self._histories = histories
         self._tails = Tails(backplane, histories)
@@ -147,7 +145,7 @@ class Rewinds:
         for one in start.tries:
             floor = floor or await self._recover(member, one)
             recovered = floor is not None
-        if not start.tries and (start.lost or self._is_forgotten(connection.namespace)):
+        if not start.tries and (start.lost or await self.is_forgotten(connection.namespace, found)):
             recovered = False
         if floor is None and wish.last:
             floor = await self._rewind(connection, wish.last)
@@ -155,11 +153,12 @@ class Rewinds:
         if floor is not None:
             self.note(member, floor)
 
-    def _is_forgotten(self, namespace: str) -> bool:
-        """Whether Redis has lost lately who was there: then it may have been anybody."""
-        seconds = max(MINUTE, (self._rules.of(namespace) or History()).seconds)
-        succession = self._topology.of(namespace).succession
-        return succession.lost_within(seconds, asyncio.get_running_loop().time())
+    async def is_forgotten(self, namespace: str, found: Resumption) -> bool:
+        """Whether an id that is not known may have been there, before Redis lost that.
+
+        Raises BackplaneUnavailableError when Redis did not answer in time.
+        """
+        return await self._losses.concern(namespace, found.last)
 
     async def _recover(self, member: Member, found: Resumption) -> Position | None:
         """Give it all that it has missed; None if something of that is lost."""

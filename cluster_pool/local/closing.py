@@ -190,6 +190,13 @@ def note_answer(connection: ConnectionState) -> None:
         asyncio.get_running_loop().call_soon(settle, connection)
 
 
+def note_answered(connection: ConnectionState) -> None:
+    """If its client has answered our Close, which nobody watched: see :func:`client_left`."""
+    answer = connection._transport.close_answer() if connection._state is CLOSING else None
+    if answer is not None:
+        client_left(connection, answer, "")
+
+
 def note_end(connection: ConnectionState, code: int, reason: str) -> None:
     """Record code and reason of the end, unless they are known; finish if the socket is gone."""
     if connection.close_code is None:

@@ -1,6 +1,7 @@
 """The handover of an id that comes back faster than its former node has released it."""
 
 import asyncio
+from contextvars import copy_context
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from cluster_pool.core import envelope
 from cluster_pool.core.claims import Claim
 from cluster_pool.core.envelope import BrokenEnvelopeError
 from cluster_pool.core.history import Position
+from tests.cluster.returns.wire import Wire
 from tests.clusters import Backend, Pool, connection_of
 from tests.support import async_test, eventually
 
@@ -19,6 +21,14 @@ ROOM = "room"
 ROOMS = {ROOM: History()}
 FORMER = Claim("former.0", 5, "n1")
 STORED, FINAL = Position("1", 3), Position("1", 9)
+
+
+async def comes(pool: Pool, wire: Wire) -> bool | None:
+    """A connection of one id, until its end; whether it got what it had missed."""
+    accepting = pool.accept(wire.websocket, namespace=ROOM, id="alice", user="u")
+    async with accepting as connection:
+        await connection.run()
+    return connection.recovered
 
 
 def handovers_of(pool: Pool) -> Handovers:
@@ -127,3 +137,24 @@ async def test_nothing_is_told_where_there_is_no_history(backend: Backend) -> No
         assert await former.wait_closed() == (4409, "taken over")
         await eventually(lambda: told)
         assert told == [ROOM]
+
+
+@async_test
+async def test_a_client_that_answers_late_gets_nothing_twice(backend: Backend) -> None:
+    """The body of its former connection has ended when its answer to the Close comes."""
+    async with backend.pools(2, history=ROOMS) as (one, two):
+        former, latter = Wire(copy_context()), Wire(copy_context())
+        body = asyncio.create_task(comes(one, former))
+        await eventually(lambda: one.local.get_connection(ROOM, "alice"))
+        await two.broadcast_message(ROOM, "1")
+        await eventually(lambda: former.waiting)
+        coming = asyncio.create_task(comes(two, latter))
+        assert await body is None
+        former.take()
+        assert (former.got, former.closed) == (["1"], 4409)
+        await two.broadcast_message(ROOM, "2")
+        await eventually(lambda: latter.waiting)
+        latter.take()
+        assert latter.got == ["2"]
+        latter.leave()
+        assert await coming is True

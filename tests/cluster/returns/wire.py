@@ -184,4 +184,3 @@ class Wire(asyncio.Transport):
     def _arrive(self, data: bytes) -> None:
         if not self._ended and not self.broken:
             self.websocket.data_received(data)
-
