@@ -1,7 +1,7 @@
 """The invariants: what docs/history.md promises to clients that come back.
 
 A *chain* is what one reader, an id with a user, got over several stays: it begins with one that
-was told None (a newcomer) or False (something is lost), and goes on with those told True. In a chain
+was told None (a newcomer) or False (something is lost), and goes on with those told True. In it
 
 - no message is skipped in silence: behind the first one each that is for the reader has come before
   any later one, unless its sender was told that it may not arrive, or a node told it in a gap;
@@ -120,7 +120,7 @@ def check_told(world: World, stay: Stay) -> None:
             f"{stay} was told {told}, and came back after {former}"
         )
     elif told is None:
-        assert stay.spoilt & {"time", "positions", "flushed"}, f"{stay} was told nothing: {stay.spoilt}"
+        assert stay.spoilt & {"time", "positions"}, f"{stay} was told nothing: {stay.spoilt}"
 
 
 def is_other_between(world: World, former: Stay | None, stay: Stay) -> bool:
@@ -206,4 +206,3 @@ def is_present(stay: Stay) -> bool:
         return False
     assert leg.connection is not None
     return stay.namespace in leg.connection.namespaces and stay is leg.stay_in(stay.namespace)
-

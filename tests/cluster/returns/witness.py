@@ -68,9 +68,7 @@ class Witness:
                 payload = item[3]
             else:
                 payload, excluded = item[1], tuple(item[2])
-            record = Record(
-                Spot(int(place.epoch), place.number), int(payload), id, word, excluded
-            )
+            record = Record(Spot(int(place.epoch), place.number), int(payload), id, word, excluded)
             self.records[namespace].setdefault(record.message, record)
 
     def last(self, namespace: str) -> Spot:

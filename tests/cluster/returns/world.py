@@ -406,9 +406,7 @@ class World:
 
     def stays_of(self, namespace: str, id: str) -> list[Stay]:
         """All stays of an id, in the order of their claims."""
-        found = [
-            one for one in self.stays if (one.namespace, one.leg.reader[0]) == (namespace, id)
-        ]
+        found = [one for one in self.stays if (one.namespace, one.leg.reader[0]) == (namespace, id)]
         return sorted(found, key=lambda one: one.claimed)
 
     # -- messages ----------------------------------------------------------------------------
@@ -444,7 +442,9 @@ class World:
 
     # -- time --------------------------------------------------------------------------------
 
-    def _begin(self, node: Node, work: Coroutine[Any, Any, Any], name: str = "") -> asyncio.Task[Any]:
+    def _begin(
+        self, node: Node, work: Coroutine[Any, Any, Any], name: str = ""
+    ) -> asyncio.Task[Any]:
         task = node.process.spawn(work)
         task.set_name(name)
         self.under_way.add(task)
