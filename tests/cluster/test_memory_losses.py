@@ -18,7 +18,7 @@ def lose_state(backend: Backend) -> None:
 
 
 async def comes(pool: Pool, id: str) -> bool | None:
-    """What a connection is told in its home, and, the same, in a namespace that it joins."""
+    """Have a connection come and join; tells what it is told in its home, and the same there."""
     connection = Connection(id, "room", FakeWebSocket(), user="u")
     await pool.new_connection(connection, timeout=PATIENCE)
     assert await connection.join("room-2") is connection.recovered

@@ -17,7 +17,7 @@ from tests.cluster.returns.rules import Rules
 from tests.cluster.returns.world import World
 from tests.cluster.test_machine import network, some_examples
 from tests.clusters import Backend
-from tests.servers import RedisServer
+from tests.servers import BINARIES, RedisServer
 
 
 class OnFakeredis(Rules):
@@ -54,10 +54,12 @@ class OnServer(Rules):
 @pytest.mark.slow
 def test_on_fakeredis() -> None:
     """Random moves and faults, in virtual time."""
-    run_state_machine_as_test(OnFakeredis, settings=some_examples(30, 25))
+    run_state_machine_as_test(OnFakeredis, settings=some_examples(8, 20))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("own_server", [*BINARIES], indirect=True)
 def test_on_a_server(own_server: RedisServer) -> None:
     """The same in real time."""
     machine = type("On" + own_server.flavour.title(), (OnServer,), {"server": own_server})
-    run_state_machine_as_test(machine, settings=some_examples(3, 12))
+    run_state_machine_as_test(machine, settings=some_examples(2, 8))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from websockets.frames import CLOSE, PING
 
-from cluster_pool import BackplaneUnavailableError, SendResult
+from cluster_pool import SendResult
 from tests.cluster.machine.rules import anyone, given, pick
 from tests.cluster.returns import law
 from tests.cluster.returns.world import HOME, SIDE, Leg, Message, Node, Reader, World
@@ -18,7 +18,6 @@ NAMES = ("a", "b", "c")
 readers = st.sampled_from([("x", None), ("x", "u"), ("x", "v"), ("y", "u"), ("y", "u")])
 """Mostly the same user for an id."""
 namespaces = st.sampled_from([HOME, HOME, SIDE])
-ids = st.sampled_from(["x", "x", "y", "y", "never"])
 haste = st.sampled_from([None, None, None, 0.0, 1e-4, 4e-4, 1e-3, 0.3])
 """Seconds after which the next thing happens, whether or not this one is answered; None waits."""
 
@@ -54,7 +53,7 @@ class Rules(RuleBasedStateMachine):
         "positions": lambda world: world.delete("positions", "former_positions"),
         "epoch": lambda world: world.begin_anew(),
     }
-    """What may be done to Redis."""
+    """All that may be done to Redis, by name."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -287,7 +286,7 @@ class Rules(RuleBasedStateMachine):
         return any(law.is_present(one) for one in world.stays if one.namespace == namespace)
 
     async def all_have(self, world: World) -> None:
-        """Whoever reads has all that was sent, in time."""
+        """All clients read, and have all that was sent, in time."""
 
         def lacking() -> str:
             for leg in self.open_legs():
@@ -391,6 +390,3 @@ class Rules(RuleBasedStateMachine):
 def one_serves(task: asyncio.Task[Any]) -> bool:
     """Whether a task lasts as long as a connection."""
     return task.get_name() == "leg"
-
-
-__all__ = ["BackplaneUnavailableError", "Rules", "ids"]
