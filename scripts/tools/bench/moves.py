@@ -1,43 +1,37 @@
-"""Plain clients that move with their messages: a rolling restart, and the kill of a node.
+"""Plain clients that move with their messages, whatever happens to them, to the nodes or to Redis.
 
 Eight ``serve`` processes behind HAProxy, rooms of fifty clients with a history, half of the
-messages to rooms and half to single clients; each client checks the numbers of what it gets.
+messages to rooms and half to single clients; each client checks the numbers of what it gets, and
+is told by the application of ``serve`` what that knows to be missing.
 """
 
 import asyncio
 import random
 import shutil
-import signal
-import statistics
 from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cluster_pool import ClusterPoolError, Publisher, SendResult
-from tools.bench.rolling import GRACE, NODES, SETTLED, running
-from tools.bench.stage import Settings, Tell
+from cluster_pool import BackplaneUnavailableError, Publisher, SendResult
+from tools.bench import disturbances
+from tools.bench.disturbances import Disturbance, Scene
+from tools.bench.rolling import NODES
+from tools.bench.stage import Settings, Tell, percentile
 from tools.bench.table import Row
 from tools.harness.comers import Sending
-from tools.harness.programs import Program, program
+from tools.harness.linux import Busy
 
-ROOM = 50
-HISTORY = "room-*=20000,120,64MiB,targeted"
 PAUSE = 0.005
 """Seconds between two messages."""
-AWAY = 2.0
-"""Seconds that a client stays away at most, in one trial: then messages are parked."""
 ARRIVAL = 20.0
 """Seconds after which a message that has not come counts as lost."""
-TRIALS = (
-    ("restart", "rolling restart", 0.0),
-    ("restart", f"rolling restart, clients away for up to {AWAY:g} s", AWAY),
-    ("kill", "kill -9 of one node in eight", 0.0),
-)
-
-
-def room_of(index: int) -> str:
-    """The room of a client."""
-    return f"room-{index // ROOM}"
+MAYBE = {
+    SendResult.UNREACHABLE,
+    SendResult.REFUSED,
+    SendResult.TIMED_OUT,
+}
+"""Results that say: it may be in the history."""
 
 
 class Senders(Sending):
@@ -45,6 +39,7 @@ class Senders(Sending):
 
     Attributes:
         rooms, alone: how many messages each room, and each id alone, was sent.
+        unsure: kind, room or id, and number of those that may not come, as the result says.
         results: how often there was which result.
     """
 
@@ -54,115 +49,131 @@ class Senders(Sending):
         self._order: Counter[str] = Counter()
         self.rooms: Counter[str] = Counter()
         self.alone: Counter[str] = Counter()
+        self.unsure: list[tuple[str, str, int]] = []
         self.results: Counter[str] = Counter()
 
     async def _send_all(self) -> None:
         while True:
             room, id = random.choice(self._members)
-            try:
-                if random.random() < 0.5:
-                    await asyncio.shield(self._broadcast(room))
-                else:
-                    await asyncio.shield(self._send(room, id))
-            except ClusterPoolError as error:
-                self.results[type(error).__name__] += 1
+            if random.random() < 0.5:
+                await asyncio.shield(self._broadcast(room))
+            else:
+                await asyncio.shield(self._send(room, id))
             await asyncio.sleep(PAUSE)
 
     async def _broadcast(self, room: str) -> None:
-        self._order[room] += 1
-        text = f"{self._order[room]} b {self.rooms[room] + 1}"
-        await self._publisher.broadcast_message(room, text)
-        self.rooms[room] += 1
-        self.results["broadcast"] += 1
+        async def publish(text: str) -> str:
+            await self._publisher.broadcast_message(room, text)
+            return "broadcast"
+
+        await self._numbered(room, "b", room, self.rooms, publish)
 
     async def _send(self, room: str, id: str) -> None:
+        async def send(text: str) -> SendResult:
+            return await self._publisher.send(room, id, text)
+
+        await self._numbered(room, "t", id, self.alone, send)
+
+    async def _numbered(
+        self,
+        room: str,
+        kind: str,
+        name: str,
+        numbers: Counter[str],
+        send: Callable[[str], Awaitable[SendResult | str]],
+    ) -> None:
         self._order[room] += 1
-        text = f"{self._order[room]} t {self.alone[id] + 1}"
-        result = await self._publisher.send(room, id, text)
-        # One that is unreachable may be in the history, and comes with the next connection then.
-        self.alone[id] += bool(result) or result is SendResult.UNREACHABLE
-        self.results[result.value] += 1
+        number = numbers[name] + 1
+        try:
+            result = await send(f"{self._order[room]} {kind} {number}")
+            maybe = result in MAYBE
+            self.results[getattr(result, "value", str(result))] += 1
+        except BackplaneUnavailableError as error:
+            result, maybe = "", error.maybe_executed
+            self.results["sent, perhaps" if maybe else "not sent"] += 1
+        if maybe:
+            self.unsure.append((kind, name, number))
+        numbers[name] += bool(result) or maybe
 
 
 @dataclass
 class Trial:
-    """The clients' report of one disturbance, and the results of the sends."""
+    """The clients' report of one disturbance, the results of the sends, and how busy the CPUs of
+    the machine were."""
 
     report: dict[str, Any]
     results: Counter[str]
-
-    @property
-    def slowest(self) -> float:
-        """The 99th percentile of the handshakes of those that came back, in ms."""
-        times = self.report["handshakes"]
-        return 1000 * statistics.quantiles(times, n=100)[98] if len(times) > 1 else 0.0
+    busy: float = 0.0
 
 
-async def _trial(connections: int, rate: float, how: str, absent: float) -> Trial:
-    members = [(room_of(at), f"client-{at}") for at in range(connections)]
-    async with (
-        running(rate, "--history", HISTORY) as (fleet, front, publisher),
-        program("tools.harness.movers") as movers,
-    ):
-        await movers.ask("come", port=front, members=members, absent=absent)
-        async with Senders(publisher, members) as senders:
+async def _trial(one: Disturbance, settings: Settings) -> Trial:
+    async with disturbances.scene(one, settings) as scene:
+        busy = Busy()
+        async with Senders(scene.cluster.publisher, scene.members) as senders:
             await asyncio.sleep(2)
-            if how == "kill":
-                fleet.nodes["node-0"].signal(signal.SIGKILL)
-                await asyncio.sleep(SETTLED)
-            else:
-                for name in list(fleet.nodes):
-                    await fleet.replace(name, seconds=GRACE + 30)
-                    await asyncio.sleep(SETTLED)
-            async with asyncio.timeout(GRACE):
-                while await movers.ask("away"):  # noqa: ASYNC110  # a process
-                    await asyncio.sleep(0.2)
+            await one.happen(scene)
+            await scene.away()
             await asyncio.sleep(2)
-        report = await _settled(movers, senders) | await movers.ask("report")
-        await movers.ask("leave")
-    return Trial(report, senders.results)
+        share = busy.share()
+        report = await _settled(scene, senders) | await scene.movers.ask("report")
+    return Trial(report, senders.results, share)
 
 
-async def _settled(movers: Program, senders: Senders) -> dict[str, Any]:
+async def _settled(scene: Scene, senders: Senders) -> dict[str, Any]:
     """The clients' report, once the last message is there."""
     ends = asyncio.get_running_loop().time() + ARRIVAL
     while True:
-        sent = {"rooms": senders.rooms, "alone": senders.alone}
-        report: dict[str, Any] = await movers.ask("numbers", **sent)
+        sent = {"rooms": senders.rooms, "alone": senders.alone, "unsure": senders.unsure}
+        report: dict[str, Any] = await scene.movers.ask("numbers", **sent)
         if not report["lost"] or asyncio.get_running_loop().time() > ends:
             return report
         await asyncio.sleep(0.2)
 
 
 async def measure(settings: Settings, loop: str, tell: Tell) -> list[Row]:
-    """A rolling restart of all nodes, then the kill of one."""
+    """One disturbance after another, each with fresh nodes."""
     if shutil.which("haproxy") is None:
         return [Row("moves", "", [], wrong="haproxy is not installed")]
-    connections, rate = settings.restarted, settings.close_rate
     made = []
-    for how, what, absent in TRIALS:
-        tell(f"moves: {NODES} nodes, {connections:,} clients: {what}")
-        made += rows(what, await _trial(connections, rate, how, absent))
+    for one in disturbances.ALL:
+        tell(f"moves: {NODES} nodes, {settings.restarted:,} clients: {one.what}")
+        made += rows(one.what, await _trial(one, settings))
     return made
 
 
 def rows(what: str, trial: Trial) -> list[Row]:
-    """A row for each figure of a trial."""
-    report, results = trial.report, trial.results
-    moved = ", ".join(f"{count:,} × {code}" for code, count in report["codes"].items())
-    sent = ", ".join(f"{count:,} {name}" for name, count in results.items())
-    untold = report["lost"] > results[SendResult.UNREACHABLE.value]
-    wrong = f"{report['lost']} messages lost" if untold else ""
-    return [
+    """A row for each figure of a trial. A message is lost without a fault if its sender, or its
+    client, is told that it may be."""
+    report = trial.report
+    silent = report["untold"]
+    whole = [1000 * seconds for seconds in report["whole"]]
+    made = [
         Row(
             *(f"{what}: messages lost", "", [float(report["lost"])]),
-            wrong=wrong,
-            note=f"of {report['got']:,} received; sent: {sent}; closed: {moved}",
+            wrong=f"WRONG: {silent} lost of which nobody was told" if silent else "",
+            note=f"of {report['got']:,} received; sent: {_counts(trial.results)}; "
+            f"{report['doubtful']:,} more did not come, as their sender was told; "
+            f"the machine {100 * trial.busy:.0f} % busy",
+        ),
+        Row(
+            *(f"{what}: of these, clients were not told", "", [float(silent)]),
+            note=f"closed: {_counts(report['codes']) or 'none'}; "
+            f"told: {_counts(report['words']) or 'nothing'}",
         ),
         Row(
             *(f"{what}: messages twice", "", [float(report["twice"])]),
             note=f"at most {report['most_twice']} at one client",
         ),
         Row(f"{what}: messages out of order", "", [float(report["late"])]),
-        Row(f"{what}: handshake of those that come back, p99", "ms", [trial.slowest]),
     ]
+    return made + [_time(what, whole, share) for share in (0.5, 0.99) if whole]
+
+
+def _time(what: str, times: Sequence[float], share: float) -> Row:
+    """How long it took those that came back until they were whole."""
+    figure = f"{what}: from reconnect until whole, p{100 * share:.0f}"
+    return Row(figure, "ms", [percentile(times, share)], note=f"of {len(times):,}")
+
+
+def _counts(numbers: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} × {name}" for name, count in numbers.items())

@@ -22,9 +22,10 @@ from tools.bench.stage import Settings, Tell
 from tools.bench.table import Row
 from tools.harness.comers import Mail
 from tools.harness.haproxy import haproxy
+from tools.harness.network import Network
 from tools.harness.nodes import Fleet, in_thread
 from tools.harness.ports import accepts, free_port
-from tools.harness.programs import Program, program
+from tools.harness.programs import PYTHONPATH, Program, program
 from tools.harness.servers import RedisServer
 
 NODES, NAMESPACES = 8, 20
@@ -97,9 +98,31 @@ class Trial:
         return sum(count for code, count in self.report["codes"].items() if code != "1012")
 
 
+@dataclass
+class Cluster:
+    """Nodes behind HAProxy.
+
+    Attributes:
+        front: the port of HAProxy.
+        redis, network: the server, and the network before it, which the nodes alone go through,
+            and only if that was asked for.
+        publisher: a sender, straight to Redis.
+    """
+
+    fleet: Fleet
+    front: int
+    redis: RedisServer
+    network: Network
+    publisher: Publisher
+
+
 @contextlib.asynccontextmanager
-async def running(rate: float, *options: str) -> AsyncIterator[tuple[Fleet, int, Publisher]]:
-    """Nodes behind HAProxy, its port, and a sender; nothing of it is left behind."""
+async def running(rate: float, *options: str, through: bool = False) -> AsyncIterator[Cluster]:
+    """Nodes behind HAProxy, and a sender; nothing of it is left behind.
+
+    Args:
+        through: the nodes reach Redis through a network that can be cut.
+    """
     pace = ("--close-rate", str(rate), "--announce", str(ANNOUNCE), "--grace", str(GRACE), *options)
     names = [f"node-{at}" for at in range(NODES)]
     with (
@@ -107,14 +130,15 @@ async def running(rate: float, *options: str) -> AsyncIterator[tuple[Fleet, int,
         tempfile.TemporaryDirectory() as folder,
         contextlib.ExitStack() as s,
     ):
-        fleet = await in_thread(lambda: Fleet(redis.url, names, s, *pace))
-        front = free_port()
-        with haproxy(fleet.addresses, front, Path(folder)):
-            async with Publisher(redis.url) as publisher:
+        async with redis.network() as network, Publisher(redis.url) as publisher:
+            url, found = network.url if through else redis.url, {"PYTHONPATH": PYTHONPATH}
+            fleet = await in_thread(lambda: Fleet(url, names, s, *pace, environment=found))
+            front = free_port()
+            with haproxy(fleet.addresses, front, Path(folder)):
                 async with asyncio.timeout(20):
                     while not accepts(front):  # noqa: ASYNC110  # a process
                         await asyncio.sleep(0.05)
-                yield fleet, front, publisher
+                yield Cluster(fleet, front, redis, network, publisher)
 
 
 @contextlib.asynccontextmanager
@@ -145,10 +169,11 @@ async def _trial(connections: int, rate: float, tell: Tell) -> Trial:
     waves = []
     members = [(_namespace(at), f"client-{at}") for at in range(connections)]
     async with (
-        running(rate) as (fleet, front, publisher),
+        running(rate) as cluster,
         program("tools.harness.comers") as comers,
     ):
-        await comers.ask("come", port=front, members=members)
+        fleet, publisher = cluster.fleet, cluster.publisher
+        await comers.ask("come", port=cluster.front, members=members)
         async with Mail(publisher, members, MAIL_PAUSE) as mail, _broadcasts(publisher) as said:
             names = list(fleet.nodes)
             for half in (names[::2], names[1::2]):

@@ -40,8 +40,9 @@ class Comers:
 
     def __init__(self) -> None:
         self._absent = 0.0
-        self._tasks: list[asyncio.Task[None]] = []
-        self._open: set[tuple[str, str]] = set()
+        self._tasks: dict[Member, asyncio.Task[None]] = {}
+        self._open: dict[Member, ClientConnection] = {}
+        self._left: list[ClientConnection] = []
         self.heard: Counter[str] = Counter()
         self.codes: Counter[int | None] = Counter()
         self.refused: Counter[str] = Counter()
@@ -57,8 +58,8 @@ class Comers:
         """
         self._absent = absent
         for at in range(0, len(members), TOGETHER):
-            some = members[at : at + TOGETHER]
-            self._tasks += [asyncio.create_task(self._stay(port, *member)) for member in some]
+            for namespace, id in members[at : at + TOGETHER]:
+                self._go(port, (namespace, id))
             while await self.away():  # noqa: ASYNC110  # any of many tasks
                 await asyncio.sleep(0.005)
         lists = (self.closed, self.back, self.handshakes)
@@ -67,10 +68,23 @@ class Comers:
 
     async def away(self) -> int:
         """How many are not open; none of them may have given up."""
-        for task in self._tasks:
+        for task in self._tasks.values():
             if task.done():
                 task.result()
         return len(self._tasks) - len(self._open)
+
+    async def abandon(self, members: Sequence[Member], ports: Sequence[int]) -> None:
+        """These leave their sockets open, unread and without a word, and come back at the ports in
+        turn: their network is another one now."""
+        gone = []
+        for at, (namespace, id) in enumerate(members):
+            member = namespace, id
+            if (websocket := self._open.pop(member, None)) is not None:
+                self._left.append(websocket)
+            self._tasks[member].cancel()
+            gone.append(self._tasks[member])
+            self._go(ports[at % len(ports)], member)
+        await asyncio.gather(*gone, return_exceptions=True)
 
     async def report(self) -> dict[str, Any]:
         """The events since the clients came."""
@@ -79,15 +93,24 @@ class Comers:
 
     async def leave(self) -> None:
         """Come back no more."""
-        for task in self._tasks:
+        for task in self._tasks.values():
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        for websocket in self._left:
+            websocket.transport.abort()
+
+    def _go(self, port: int, member: Member) -> None:
+        self._tasks[member] = asyncio.create_task(self._stay(port, member))
+
+    def _opened(self, member: Member, began: float) -> None:
+        """A client is there; its handshake began at this time."""
 
     def _hear(self, member: Member, text: str) -> None:
         """A client has got a message."""
         self.heard[text] += 1
 
-    async def _stay(self, port: int, namespace: str, id: str) -> None:
+    async def _stay(self, port: int, member: Member) -> None:
+        namespace, id = member
         url = f"ws://{HOST}:{port}/ws/{namespace}?id={id}"
         while True:
             began = time.monotonic()
@@ -99,12 +122,14 @@ class Comers:
                 continue
             self.back.append(time.monotonic())
             self.handshakes.append(self.back[-1] - began)
-            self._open.add((namespace, id))
+            self._open[member] = websocket
+            self._opened(member, began)
             try:
-                await self._read(websocket, (namespace, id))
+                await self._read(websocket, member)
             finally:
-                self._open.discard((namespace, id))
-                websocket.transport.abort()
+                if self._open.get(member) is websocket:  # it was not left
+                    del self._open[member]
+                    websocket.transport.abort()
             await asyncio.sleep(random.uniform(0, self._absent))
 
     async def _read(self, websocket: ClientConnection, member: Member) -> None:

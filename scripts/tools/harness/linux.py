@@ -34,3 +34,22 @@ def too_few_descriptors(connections: int) -> str:
         f"{connections} connections to one process need {need} file descriptors, and the "
         f"limit is {hard}: ask for at most {max(hard - SPARE, 0)}, or raise it (ulimit -Hn)"
     )
+
+
+class Busy:
+    """How busy the CPUs of the machine are from now on, whoever uses them."""
+
+    def __init__(self) -> None:
+        self._before = _ticks()
+
+    def share(self) -> float:
+        """The part of the time since the start in which they worked."""
+        idle, total = (now - before for now, before in zip(_ticks(), self._before, strict=True))
+        return 1 - idle / total if total else 0.0
+
+
+def _ticks() -> tuple[int, int]:
+    """Ticks in which the CPUs were idle, and all (proc_stat(5), first line)."""
+    with open("/proc/stat") as lines:
+        ticks = [int(word) for word in lines.readline().split()[1:9]]
+    return ticks[3] + ticks[4], sum(ticks)

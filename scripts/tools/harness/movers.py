@@ -4,14 +4,21 @@ Run as ``python -m tools.harness.movers`` it is a program with the clients' comm
 
 Each message is ``ORDER KIND NUMBER``: ``ORDER`` grows with every message to the namespace, the
 numbers of the kind ``b`` (to the namespace) and of the kind ``t`` (to one client) count from 1.
+In between are the words of :mod:`tools.harness.telling`, where an application says them.
 """
 
 import asyncio
+import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from tools.harness.comers import Comers, Member, be_there
 from tools.harness.internals import loop_factory
+from tools.harness.telling import GAP, LOSS, WORD
+
+Place = tuple[str, int]
+"""A kind and a number."""
 
 
 class Numbers:
@@ -28,8 +35,11 @@ class Numbers:
     def __init__(self) -> None:
         self.got = self.twice = self.late = 0
         self.last = {"b": 0, "t": 0}
-        self.missing: set[tuple[str, int]] = set()
+        self.missing: set[Place] = set()
         self._order = 0
+        self._told: set[Place] = set()
+        self._unsure: set[str] = set()
+        """Kinds of which none has come since it was told that something may be missing."""
 
     def hear(self, text: str) -> None:
         """A message has come."""
@@ -40,45 +50,111 @@ class Numbers:
             return
         self.got += 1
         self.missing.discard((kind, place))
-        self.missing |= {(kind, between) for between in range(last + 1, place)}
+        holes = {(kind, between) for between in range(last + 1, place)}
+        self.missing |= holes
+        if kind in self._unsure:
+            self._told |= holes
+            self._unsure.remove(kind)
         self.last[kind] = max(last, place)
         self.late += int(order) < self._order
         self._order = max(self._order, int(order))
 
-    def lost(self, broadcasts: int, targeted: int) -> int:
-        """How many of so many messages have not come."""
-        return len(self.missing) + broadcasts - self.last["b"] + targeted - self.last["t"]
+    def told(self) -> None:
+        """The client is told that something may be missing: all that is, or was sent before the
+        next message that comes."""
+        self._told |= self.missing
+        self._unsure = {"b", "t"}
+
+    def lost(self, broadcasts: int, targeted: int) -> set[Place]:
+        """The messages, of so many, that have not come."""
+        sent = {"b": broadcasts, "t": targeted}
+        tail = {(kind, at) for kind in sent for at in range(self.last[kind] + 1, sent[kind] + 1)}
+        return self.missing | tail
+
+    def untold(self, lost: set[Place]) -> set[Place]:
+        """Those of the lost ones of which the client was not told."""
+        silent = {
+            (kind, at) for kind, at in lost if kind not in self._unsure or at <= self.last[kind]
+        }
+        return silent - self._told
 
 
 class Movers(Comers):
-    """The same, each with its :class:`Numbers`."""
+    """The same, each with its :class:`Numbers`.
+
+    Attributes:
+        whole: how long it took from the begin of a handshake until the client was told whether it
+            has got all that it missed, behind that, in seconds.
+        words: how often there was which word.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._numbers: dict[Member, Numbers] = {}
+        self._began: dict[Member, float] = {}
+        self.whole: list[float] = []
+        self.words: Counter[str] = Counter()
 
     async def come(self, port: int, members: Sequence[Member], absent: float = 0.0) -> None:
-        """See :class:`Comers`."""
-        self._numbers = {(namespace, id): Numbers() for namespace, id in members}
+        """See :class:`Comers`; and wait until each has heard its first word."""
+        self._numbers |= {(namespace, id): Numbers() for namespace, id in members}
         await super().come(port, members, absent)
+        while self._began:  # noqa: ASYNC110  # any of many tasks
+            await asyncio.sleep(0.005)
+        self.whole.clear()
+        self.words.clear()
+
+    def _opened(self, member: Member, began: float) -> None:
+        self._began[member] = began
 
     def _hear(self, member: Member, text: str) -> None:
-        self._numbers[member].hear(text)
+        if not text.startswith(WORD):
+            self._numbers[member].hear(text)
+            return
+        self.words[text.removeprefix(WORD)] += 1
+        if text in LOSS:
+            self._numbers[member].told()
+        if text != GAP and (began := self._began.pop(member, None)) is not None:
+            self.whole.append(time.monotonic() - began)
 
-    async def numbers(self, rooms: dict[str, int], alone: dict[str, int]) -> dict[str, Any]:
-        """The numbers of all clients together.
+    async def report(self) -> dict[str, Any]:
+        """See :class:`Comers`."""
+        return await super().report() | {"whole": self.whole, "words": self.words}
+
+    async def numbers(
+        self,
+        rooms: dict[str, int],
+        alone: dict[str, int],
+        unsure: Sequence[tuple[str, str, int]] = (),
+    ) -> dict[str, Any]:
+        """The numbers of all clients together. ``doubtful`` are messages that have not come, as
+        their sender was told; they do not count as lost.
 
         Args:
             rooms: how many messages each namespace was sent.
             alone: how many each id was sent alone.
+            unsure: kind, namespace or id, and number of messages that may not come, as their sender
+                was told.
         """
-        numbers = self._numbers.items()
+        doubts: dict[tuple[str, str], set[Place]] = {}
+        for kind, name, number in unsure:
+            doubts.setdefault((kind, name), set()).add((kind, number))
+        lost = silent = doubtful = 0
+        for (namespace, id), one in self._numbers.items():
+            doubt = doubts.get(("b", namespace), set()) | doubts.get(("t", id), set())
+            missed = one.lost(rooms.get(namespace, 0), alone.get(id, 0))
+            doubtful += len(missed & doubt)
+            lost += len(missed - doubt)
+            silent += len(one.untold(missed - doubt))
+        numbers = self._numbers.values()
         return {
-            "got": sum(one.got for _, one in numbers),
-            "lost": sum(one.lost(rooms.get(m[0], 0), alone.get(m[1], 0)) for m, one in numbers),
-            "twice": sum(one.twice for _, one in numbers),
-            "most_twice": max((one.twice for _, one in numbers), default=0),
-            "late": sum(one.late for _, one in numbers),
+            "got": sum(one.got for one in numbers),
+            "lost": lost,
+            "untold": silent,
+            "doubtful": doubtful,
+            "twice": sum(one.twice for one in numbers),
+            "most_twice": max((one.twice for one in numbers), default=0),
+            "late": sum(one.late for one in numbers),
         }
 
 

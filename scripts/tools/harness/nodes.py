@@ -99,17 +99,20 @@ class Fleet:
         stack: contextlib.ExitStack,
         *options: str,
         folder: Path | None = None,
+        environment: dict[str, str] | None = None,
     ) -> None:
         self._redis = redis
         self._stack = stack
         self._options = options
         self._folder = folder
+        self._environment = environment
         self.nodes = {name: self._start(name, 0, 0) for name in names}
 
     def _start(self, name: str, port: int, agent: int) -> NodeProcess:
         ports = ("--port", str(port), "--agent-port", str(agent))
         words = ("--node-id", name, *ports, *self._options)
-        return self._stack.enter_context(NodeProcess(self._redis, *words, folder=self._folder))
+        node = NodeProcess(self._redis, *words, folder=self._folder, environment=self._environment)
+        return self._stack.enter_context(node)
 
     def agent_port(self, name: str) -> int:
         """Where HAProxy asks how it is."""

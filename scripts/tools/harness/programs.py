@@ -22,6 +22,9 @@ PATIENCE = 90.0
 """Seconds after which a program that does not answer is given up."""
 STOP_TIMEOUT = 20.0
 
+PYTHONPATH = os.pathsep.join(dict.fromkeys([str(SCRIPTS), *filter(None, sys.path)]))
+"""With it a program finds what is found here."""
+
 Tell = Callable[[str, list[Any]], None]
 
 
@@ -78,14 +81,13 @@ class Program:
 
         Python finds there what it finds here.
         """
-        path = os.pathsep.join(dict.fromkeys([str(SCRIPTS), *filter(None, sys.path)]))
         process = await asyncio.create_subprocess_exec(
             *bound_to_parent([*command]),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=LINE_LIMIT,
             pass_fds=fds,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, "PYTHONPATH": PYTHONPATH},
             start_new_session=True,  # Ctrl-C is for us to deal with
         )
         program = cls(name, process, on_told, patience)
