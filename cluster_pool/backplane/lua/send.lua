@@ -43,11 +43,12 @@ local parcels = {} -- by incarnation: false when it is gone, ENDED when its leas
 -- AWAY when its counter has moved: for the latter two nothing is kept, since their items come again
 local STRANGER = {}
 local ENDED = {}
-local kept_at = {} -- by the place of an item: whether a history has it, for an id that comes back to it
+local kept = {} -- what histories have
 local AWAY = {}
 local order = {}
 local unheard = {}
 local openings = {} -- by the size of a claim: the msgpack bytes before it
+local openings_of_three = {} -- the same, by the size of a claim or an id, where two more follow
 
 local function parcel_for(incarnation)
   if stale then return STRANGER end
@@ -64,9 +65,22 @@ local function parcel_for(incarnation)
       return AWAY
     end
   end
-  local parcel = {incarnation = incarnation, start = start, count = 0, parts = {''}, positions = {}}
+  local parcel = {incarnation = incarnation, start = start, count = 0, parts = {''}, last = 1, positions = {}}
   order[#order + 1] = parcel
   return parcel
+end
+
+-- Whether an id, by its place, has been there in this epoch: from a former one it comes back to nothing.
+local function resumes(keeping, i)
+  return keeping.parse(keeping.entries[i]) == keeping.epoch
+end
+
+-- Whether a history has an item, and its id comes back to it.
+local function is_kept(position)
+  for _, keeping in ipairs(kept) do
+    local i = keeping.owned[position]
+    if i then return resumes(keeping, i) end
+  end
 end
 
 -- Publishes the items gathered for each incarnation.
@@ -88,7 +102,7 @@ local function flush()
       if find(heard, 'non local key', 1, true) then code, halted = HELD_ITEM, true end
     end
     for _, position in ipairs(parcel.positions) do
-      codes[position] = code == UNREACHABLE and kept_at[position] and PARKED or code
+      codes[position] = code == UNREACHABLE and is_kept(position) and PARKED or code
     end
     if mark and parcel.start == own_start then own = mark end
   end
@@ -108,30 +122,54 @@ local function keeping_of(numbers, ids)
     epoch, last, place = make_history(redis, server, mended).count_anew(numbers, 0, counted_by, found, last)
     if not place then return end
   end
-  local positions, readers, resumes = make_positions(redis, server, mended), {}, {}
-  for i, entry in ipairs(positions.read(numbers, ids)) do
-    local there, _, reader = positions.parse(entry)
-    if reader ~= '-' then readers[i] = reader end
-    resumes[i] = reader and there == epoch -- an id of a former epoch comes back to nothing of this one
+  local positions, readers, packed_readers = make_positions(redis, server, mended), {}, {['-'] = false}
+  local entries = positions.read(numbers, ids)
+  for i, entry in ipairs(entries) do
+    local reader = entry and match(entry, '^%d+ %d+ ([%w_*-]+)$')
+    if reader and packed_readers[reader] == nil then packed_readers[reader] = packed(reader) end
+    readers[i] = reader and packed_readers[reader]
   end
   return {
-    numbers = numbers, epoch = epoch, place = place, readers = readers, resumes = resumes,
-    items = {''}, owned = {}, parked = {}, marks = {}
+    numbers = numbers, epoch = epoch, place = place, readers = readers, entries = entries,
+    parse = positions.parse, items = {''}, count = 0, openings = {}, owned = {}, parked = {}, marks = {}
   }
 end
 
--- Keeps an item for an id and its reader; returns its place in the history as text.
+-- The beginning of an array of three, and the header of a string of `size` bytes.
+local function opening_of(size)
+  local opening = openings_of_three[size]
+  if not opening then
+    opening = '\147' .. str_header(size)
+    openings_of_three[size] = opening
+  end
+  return opening
+end
+
+-- Keeps an item for an id and its reader, which is packed. Lua copies and hashes each string that it makes.
 local function keep(keeping, id, reader, item)
-  local place, items = keeping.place, keeping.items
-  place[1] = place[1] + 1
-  items[#items + 1] = '\147' .. packed(id) .. packed(reader) .. item
-  return keeping.epoch .. ' ' .. digits(place[1])
+  local at, items = 4 * keeping.count, keeping.items
+  items[at + 2] = opening_of(#id)
+  items[at + 3] = id
+  items[at + 4] = reader
+  items[at + 5] = item
+  keeping.count = keeping.count + 1
+end
+
+-- The beginning of a packed place, before a number of so many digits.
+local function before_place(keeping, size)
+  local opening = keeping.openings[size]
+  if not opening then
+    opening = str_header(#keeping.epoch + 1 + size) .. keeping.epoch .. ' '
+    keeping.openings[size] = opening
+  end
+  return opening
 end
 
 -- Appends what was kept to the history; what has no owner is parked there.
 local function append(keeping)
-  local count, place, epoch = #keeping.items - 1, keeping.place, keeping.epoch
+  local count, place, epoch = keeping.count, keeping.place, keeping.epoch
   if count == 0 then return end
+  place[1] = place[1] + count
   local last = digits(place[1])
   local head = ENVELOPE .. epoch .. ' ' .. last .. ' ' .. count .. ' ' .. sender .. ' ' .. last .. '\n'
   keeping.items[1] = head
@@ -140,7 +178,7 @@ local function append(keeping)
     local history = make_history(redis, server, mended)
     if not history.append(keeping.numbers, epoch, count, 'i', payload, place) then return end
   end
-  for _, position in ipairs(keeping.owned) do kept_at[position] = true end
+  kept[#kept + 1] = keeping
   if #keeping.parked == 0 then return end
   make_positions(redis, server, mended).park(keeping.numbers, keeping.marks)
   for _, position in ipairs(keeping.parked) do codes[position] = PARKED end
@@ -213,16 +251,20 @@ for number, not_after, kept, size in each(runs) do
       elseif parcel then
         local size = #claim
         if not openings[size] then openings[size] = '\146' .. str_header(size) end
-        local count, parts = parcel.count, parcel.parts
-        parts[3 * count + 2] = openings[size]
-        parts[3 * count + 3] = claim
-        parts[3 * count + 4] = argv[at + 1]
+        local count, parts, last = parcel.count + 1, parcel.parts, parcel.last
+        parts[last + 1] = openings[size]
+        parts[last + 2] = claim
+        parts[last + 3] = argv[at + 1]
+        parcel.last = last + 3
         if readers[i] then
-          parts[3 * count + 2] = '\147' .. str_header(size)
-          parts[3 * count + 4] = argv[at + 1] .. packed(keep(keeping, argv[at], readers[i], argv[at + 1]))
-          if keeping.resumes[i] then keeping.owned[#keeping.owned + 1] = position end
+          keep(keeping, argv[at], readers[i], argv[at + 1])
+          parts[last + 1] = opening_of(size)
+          local place = digits(keeping.place[1] + keeping.count)
+          parts[last + 4] = before_place(keeping, #place)
+          parts[last + 5] = place
+          parcel.last = last + 5
+          keeping.owned[position] = i
         end
-        count = count + 1
         parcel.positions[count] = position
         parcel.count = count
       elseif incarnation then
@@ -232,9 +274,9 @@ for number, not_after, kept, size in each(runs) do
       codes[position], unowned = absent, true
     end
     if codes[position] == HELD_ITEM then held[members] = true end
-    if unowned and readers[i] and keeping.resumes[i] and codes[position] ~= HELD_ITEM then
+    if unowned and readers[i] and resumes(keeping, i) and codes[position] ~= HELD_ITEM then
       keeping.marks[#keeping.marks + 1] = argv[at]
-      keeping.marks[#keeping.marks + 1] = keeping.epoch .. ' ' .. digits(keeping.place[1])
+      keeping.marks[#keeping.marks + 1] = keeping.epoch .. ' ' .. digits(keeping.place[1] + keeping.count)
       keep(keeping, argv[at], readers[i], argv[at + 1])
       keeping.parked[#keeping.parked + 1] = position
     end

@@ -8,6 +8,10 @@
     scale        many nodes, many members; Redis bytes per member
     peers        CPU per delivered message of others (see tools.contenders) beside ours
     rolling      a rolling restart behind HAProxy, seen from the clients
+    moves, disturbances   what clients that come back have lost, whatever happened
+    rivals       a rolling restart of others, and what their clients have lost
+    histories    CPU and bytes in Redis of messages that a history keeps
+    accounts     CPU of positions and receipts
     stage        what the scenarios stand on: nodes and clients as processes, their CPU
     node, clients, writer, bare, comers      the programs that run as processes of their own
     sender, gate, payloads                   what these programs share

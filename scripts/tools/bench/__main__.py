@@ -11,12 +11,15 @@ from pathlib import Path
 
 from cluster_pool.embedded import SERVER_VARIABLE, EmbeddedUnavailableError, server_binary
 from tools.bench import (
+    accounts,
     delivery,
+    histories,
     idle,
     latency,
     machine,
     moves,
     peers,
+    rivals,
     rolling,
     rooms,
     scale,
@@ -37,6 +40,9 @@ ONE_LOOP = {
     "peers": peers,
     "rolling": rolling,
     "moves": moves,
+    "rivals": rivals,
+    "histories": histories,
+    "accounts": accounts,
 }
 SERVERS = "servers"
 """Measured only if it is asked for: it needs FastAPI and the ASGI servers."""
@@ -51,7 +57,8 @@ SIZES = {
     "--nodes": "of scale, at least 2",
     "--members": "of scale and watched, in one namespace",
     "--namespaces": "of shards, of one node",
-    "--restarted": "connections of rolling and moves",
+    "--restarted": "connections of rolling, moves and rivals",
+    "--accounts": "connections of accounts, to each of two nodes",
 }
 EPILOG = """\
 Another tree of the package is measured by the same bench when PYTHONPATH names its folder:
@@ -129,6 +136,9 @@ def _too_many(settings: Settings, wanted: set[str]) -> Iterator[str]:
         SERVERS: max(settings.connections, settings.idle + idle.FIRST, settings.storm),
         "rolling": 2 * settings.restarted,  # HAProxy has two for each
         "moves": 2 * settings.restarted,
+        "rivals": 2 * settings.restarted,
+        "histories": 0,
+        "accounts": settings.accounts,
     }
     for name in NAMES:
         if name in wanted and (problem := too_few_descriptors(needs[name])):

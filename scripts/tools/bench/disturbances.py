@@ -1,4 +1,4 @@
-"""What happens to the clients and the nodes of ``moves``, and who the clients are."""
+"""The disturbances of ``moves``, and the nodes and clients that they happen to."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tools.bench.rolling import GRACE, NODES, SETTLED, Cluster, running
-from tools.bench.stage import Settings
+from tools.bench.stage import PATIENCE, Settings
 from tools.harness.comers import Member
 from tools.harness.ports import HOST
 from tools.harness.programs import Program, program
@@ -123,15 +123,16 @@ async def scene(one: Disturbance, settings: Settings) -> AsyncIterator[Scene]:
     """The cluster and the clients for a disturbance, all of them there."""
     members = [(room_of(at), f"client-{at}") for at in range(settings.restarted)]
     far = members[::NODES] if one.far else []
+    others = [member for at, member in enumerate(members) if not one.far or at % NODES]
     options = ("--history", HISTORY, "--app", APP)
     async with (
         running(settings.close_rate, *options, through=one.through) as cluster,
         Proxy((HOST, cluster.fleet.nodes["node-0"].port)) as way,
-        program("tools.harness.movers") as movers,
+        program("tools.harness.movers", patience=PATIENCE) as movers,
     ):
         places: list[dict[str, Any]] = [
             {"port": way.port, "members": far},
-            {"port": cluster.front, "members": [one for one in members if one not in set(far)]},
+            {"port": cluster.front, "members": others},
         ]
         for place in places:
             await movers.ask("come", absent=one.absent, **place)

@@ -15,12 +15,13 @@ from typing import Any
 
 from cluster_pool import BackplaneUnavailableError, Publisher, SendResult
 from tools.bench import disturbances
-from tools.bench.disturbances import Disturbance, Scene
+from tools.bench.disturbances import Disturbance
 from tools.bench.rolling import NODES
 from tools.bench.stage import Settings, Tell, percentile
 from tools.bench.table import Row
 from tools.harness.comers import Sending
 from tools.harness.linux import Busy
+from tools.harness.programs import Program
 
 PAUSE = 0.005
 """Seconds between two messages."""
@@ -115,16 +116,16 @@ async def _trial(one: Disturbance, settings: Settings) -> Trial:
             await scene.away()
             await asyncio.sleep(2)
         share = busy.share()
-        report = await _settled(scene, senders) | await scene.movers.ask("report")
+        report = await settled(scene.movers, senders) | await scene.movers.ask("report")
     return Trial(report, senders.results, share)
 
 
-async def _settled(scene: Scene, senders: Senders) -> dict[str, Any]:
+async def settled(movers: Program, senders: Senders) -> dict[str, Any]:
     """The clients' report, once the last message is there."""
     ends = asyncio.get_running_loop().time() + ARRIVAL
     while True:
         sent = {"rooms": senders.rooms, "alone": senders.alone, "unsure": senders.unsure}
-        report: dict[str, Any] = await scene.movers.ask("numbers", **sent)
+        report: dict[str, Any] = await movers.ask("numbers", **sent)
         if not report["lost"] or asyncio.get_running_loop().time() > ends:
             return report
         await asyncio.sleep(0.2)

@@ -33,6 +33,7 @@ class Settings:
     members: int = 100_000
     namespaces: int = 100_000
     restarted: int = 4000
+    accounts: int = 19_500
     close_rate: float = 160.0
     profile: str = ""
 
@@ -53,6 +54,7 @@ QUICK = Settings(
     members=10_000,
     namespaces=5_000,
     restarted=1600,
+    accounts=2000,
     close_rate=120.0,
 )
 

@@ -77,6 +77,13 @@ class Contender:
 
 
 OURS = Contender("cluster_pool", "ours", path="/ws/n")
+RECOVERING = Contender(
+    *("socket.io with connection state recovery", "socketio_recovering.cjs"),
+    ("socket.io", "@socket.io/redis-streams-adapter", "ioredis"),
+    loop="node",
+    path=engineio.PATH,
+    packets=True,
+)
 OTHERS = (
     Contender(
         *("socket.io", "socketio_node.cjs"),

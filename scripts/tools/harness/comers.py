@@ -105,18 +105,25 @@ class Comers:
     def _opened(self, member: Member, began: float) -> None:
         """A client is there; its handshake began at this time."""
 
+    def _path(self, member: Member) -> str:
+        namespace, id = member
+        return f"/ws/{namespace}?id={id}"
+
+    async def _greet(self, websocket: ClientConnection, member: Member) -> None:
+        """Say what the server wants to hear first."""
+
     def _hear(self, member: Member, text: str) -> None:
         """A client has got a message."""
         self.heard[text] += 1
 
     async def _stay(self, port: int, member: Member) -> None:
-        namespace, id = member
-        url = f"ws://{HOST}:{port}/ws/{namespace}?id={id}"
+        url = f"ws://{HOST}:{port}{self._path(member)}"
         while True:
             began = time.monotonic()
             try:
                 websocket = await connect(url, compression=None, ping_interval=None, proxy=None)
-            except (InvalidHandshake, OSError, EOFError) as error:
+                await self._greet(websocket, member)
+            except (InvalidHandshake, OSError, EOFError, ConnectionClosed) as error:
                 self.refused[str(error)] += 1
                 await asyncio.sleep(random.uniform(0, 2 * REFUSED_PAUSE))
                 continue

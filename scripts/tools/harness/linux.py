@@ -37,7 +37,7 @@ def too_few_descriptors(connections: int) -> str:
 
 
 class Busy:
-    """How busy the CPUs of the machine are from now on, whoever uses them."""
+    """The work of all CPUs of the machine from now on, for any program."""
 
     def __init__(self) -> None:
         self._before = _ticks()

@@ -33,7 +33,7 @@ def test_repeats_are_counted() -> None:
     assert (one.got, one.twice, one.late, one.lost(3, 0)) == (3, 2, 0, set())
 
 
-def test_what_was_lost_before_the_client_was_told_is_told() -> None:
+def test_losses_before_the_word_are_told() -> None:
     """Also what was sent before the next message of its kind; what is lost later is not."""
     one = numbers("1 b 1", "3 b 3")
     assert one.untold(one.lost(3, 0)) == {("b", 2)}
@@ -49,7 +49,7 @@ def test_what_was_lost_before_the_client_was_told_is_told() -> None:
 
 @async_test
 async def test_movers_add_up_what_is_lost() -> None:
-    """Of a message that may not come, as its sender knows, nobody says that it is lost."""
+    """A message that may not come, as its sender knows, is none of these."""
     movers = Movers()
     members = [("room", "a"), ("room", "b")]
     movers._numbers = {member: Numbers() for member in members}

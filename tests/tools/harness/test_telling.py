@@ -17,5 +17,5 @@ from tools.harness.telling import concerns
     ids=["of its namespace", "of this node", "of another namespace", "nobody knows"],
 )
 def test_a_gap_is_told_to_those_who_may_lack_something(gap: Gap, told: bool) -> None:
-    """Of messages to single members nobody knows for whom they were."""
+    """Messages to single members are told to all: nobody knows for whom they were."""
     assert concerns(gap, "room") is told
