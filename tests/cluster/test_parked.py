@@ -1,5 +1,6 @@
-"""Messages that were parked for ids whose clients were connected all the while."""
+"""Messages that were parked for ids whose clients were connected all the while, or have left."""
 
+import asyncio
 import itertools
 
 from cluster_pool import Connection, History, SendResult
@@ -43,6 +44,23 @@ async def texts(websocket: FakeWebSocket, last: str) -> list[str | bytes]:
     """The messages that came, up to one."""
     await eventually(lambda: last in websocket.sent)
     return list(websocket.sent)
+
+
+@async_test
+async def test_each_of_a_batch_is_at_its_place(backend: Backend) -> None:
+    """Also where the number of a place gets another digit; what has an owner is routed."""
+    async with backend.pools(2, history=ROOMS) as (one, two):
+        await connection_of(await one.host(ROOM, "alice")).close()
+        bob = await one.host(ROOM, "bob with a longer name")
+        await eventually(lambda: one.statistics()["memberships"] == 1)
+        ids = ("alice", "bob with a longer name")
+        sent = [two.send(ROOM, id, f"{id} {at}") for at in range(12) for id in ids]
+        results = await asyncio.gather(*sent)
+        assert results == 12 * [SendResult.PARKED, SendResult.ROUTED]
+        assert await texts(bob, f"{ids[1]} 11") == [f"{ids[1]} {at}" for at in range(12)]
+        back = await two.host(ROOM, "alice")
+        assert await texts(back, "alice 11") == [f"alice {at}" for at in range(12)]
+        assert (await two.position(ROOM)).endswith(".24")
 
 
 @async_test
