@@ -32,6 +32,7 @@ RULES = {
     ),
 }
 OTHER_RULES = {"other-*": History(), "another:*": History(messages=50)}
+STREAM = "cluster_pool:{{{}}}:history"
 IDS = 100
 ARRIVAL = 20.0
 SHARE = 5
@@ -172,20 +173,13 @@ async def _cpu(here: Stand, work: Work, settings: Settings) -> Row:
 async def _bytes(here: Stand, work: Work, namespace: str, settings: Settings) -> Row:
     count = _count(work, settings) * SHARE
     async with Redis.from_url(here.redis.url) as admin:
-        before = await _used(admin)
         await here.round(work, namespace, count)
-        grown = (await _used(admin) - before) / count
+        size = await admin.memory_usage(STREAM.format(namespace), samples=0)
     return Row(
-        *(f"Redis, {work.what}: bytes kept", "bytes", [grown]),
+        *(f"Redis, {work.what}: bytes kept", "bytes", [(size or 0) / count]),
         wrong=here.wrong,
-        note=f"each of a payload of {SIZE}; growth of used_memory over {count:,}; aim ≤ "
-        f"{work.allowed}",
+        note=f"each of a payload of {SIZE}; MEMORY USAGE of {count:,}; aim ≤ {work.allowed}",
     )
-
-
-async def _used(admin: Redis) -> int:
-    await asyncio.sleep(2)  # for buffers to shrink, and positions to be stored
-    return int((await admin.info("memory"))["used_memory"])
 
 
 async def _beside(ruled: Stand, free: Stand, work: Work, settings: Settings) -> Row:

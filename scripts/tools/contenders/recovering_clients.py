@@ -6,15 +6,19 @@ the additions of ``connectionStateRecovery``). Run as a program of its own.
 """
 
 import asyncio
+import contextlib
 import json
 
 from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
 
 from tools.contenders import engineio
 from tools.harness.comers import Member, be_there
 from tools.harness.internals import loop_factory
 from tools.harness.movers import Movers
 from tools.harness.telling import WORD
+
+PING, PONG = "2", "3"
 
 
 class Recoverers(Movers):
@@ -35,7 +39,10 @@ class Recoverers(Movers):
         await websocket.send("40" + (json.dumps(session) if session else ""))
         early = []  # what was missed comes before the answer
         while not (packet := str(await websocket.recv())).startswith("40"):
-            early.append(packet)
+            if packet == PING:
+                await websocket.send(PONG)
+            else:
+                early.append(packet)
         found = json.loads(packet.removeprefix("40"))["pid"]
         self._recovered(member, found == session.get("pid") if session else None)
         if found != session.get("pid"):
@@ -50,14 +57,19 @@ class Recoverers(Movers):
         """It has been told already."""
 
     def _hear(self, member: Member, text: str) -> None:
-        if text.startswith("2"):
-            task = asyncio.create_task(self._open[member].send("3"))
+        if text == PING:
+            task = asyncio.create_task(_pong(self._open[member]))
             self._answers.add(task)
             task.add_done_callback(self._answers.discard)
         if text.startswith("42"):
             _, message, offset = json.loads(text.removeprefix("42"))
             self._sessions[member]["offset"] = offset
             super()._hear(member, message)
+
+
+async def _pong(websocket: ClientConnection) -> None:
+    with contextlib.suppress(ConnectionClosed):
+        await websocket.send(PONG)
 
 
 if __name__ == "__main__":
