@@ -43,7 +43,7 @@ local parcels = {} -- by incarnation: false when it is gone, ENDED when its leas
 -- AWAY when its counter has moved: for the latter two nothing is kept, since their items come again
 local STRANGER = {}
 local ENDED = {}
-local kept = {} -- what histories have
+local keepings = {} -- what histories have, by run
 local AWAY = {}
 local order = {}
 local unheard = {}
@@ -77,7 +77,7 @@ end
 
 -- Whether a history has an item, and its id comes back to it.
 local function is_kept(position)
-  for _, keeping in ipairs(kept) do
+  for _, keeping in ipairs(keepings) do
     local i = keeping.owned[position]
     if i then return resumes(keeping, i) end
   end
@@ -178,7 +178,7 @@ local function append(keeping)
     local history = make_history(redis, server, mended)
     if not history.append(keeping.numbers, epoch, count, 'i', payload, place) then return end
   end
-  kept[#kept + 1] = keeping
+  keepings[#keepings + 1] = keeping
   if #keeping.parked == 0 then return end
   make_positions(redis, server, mended).park(keeping.numbers, keeping.marks)
   for _, position in ipairs(keeping.parked) do codes[position] = PARKED end
