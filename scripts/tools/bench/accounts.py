@@ -20,7 +20,8 @@ from tools.harness.nodes import NodeProcess, in_thread
 from tools.harness.programs import PYTHONPATH
 from tools.harness.servers import RedisServer
 
-ROOM = 50
+ROOM = TOGETHER = 50
+"""Clients of a room, and clients that connect at a time; a room may be a multiple of that."""
 TURN = 20
 """Seconds; the interval of the keepalive."""
 TICKS = 20
@@ -75,11 +76,10 @@ async def side(settings: Settings, *options: str) -> AsyncIterator[Side]:
         )
         with await in_thread(start) as node:
             async with clients() as readers, Publisher(redis.url) as publisher:
-                rooms = []
-                for first in range(0, count, ROOM):
-                    rooms.append(f"room-{first // ROOM}")
-                    some = min(ROOM, count - first)
-                    await readers.open(node.port, f"/ws/{rooms[-1]}", some, first=first)
+                rooms = [f"room-{at}" for at in range(-(-count // ROOM))]
+                for first in range(0, count, TOGETHER):  # in between the clients answer pings
+                    path, some = f"/ws/{rooms[first // ROOM]}", min(TOGETHER, count - first)
+                    await readers.open(node.port, path, some, first=first)
                 yield Side(node, redis, readers, publisher, rooms)
 
 
