@@ -17,7 +17,7 @@ from tools.bench.payloads import payload
 from tools.bench.stage import Clients, Meter, Settings, Tell, clients, fault
 from tools.bench.table import Row
 from tools.harness.nodes import NodeProcess, in_thread
-from tools.harness.programs import PYTHONPATH
+from tools.harness.programs import python_path
 from tools.harness.servers import RedisServer
 
 ROOM = TOGETHER = 50
@@ -71,7 +71,7 @@ async def side(settings: Settings, *options: str) -> AsyncIterator[Side]:
         start = lambda: NodeProcess(  # noqa: E731
             redis.url,
             *options,
-            environment={"PYTHONPATH": PYTHONPATH},
+            environment={"PYTHONPATH": python_path()},
             descriptors=(limit, limit),
         )
         with await in_thread(start) as node:

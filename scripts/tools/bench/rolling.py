@@ -25,7 +25,7 @@ from tools.harness.haproxy import haproxy
 from tools.harness.network import Network
 from tools.harness.nodes import Fleet, in_thread
 from tools.harness.ports import accepts, free_port
-from tools.harness.programs import PYTHONPATH, Program, program
+from tools.harness.programs import Program, program, python_path
 from tools.harness.servers import RedisServer
 
 NODES, NAMESPACES = 8, 20
@@ -131,7 +131,7 @@ async def running(rate: float, *options: str, through: bool = False) -> AsyncIte
         contextlib.ExitStack() as s,
     ):
         async with redis.network() as network, Publisher(redis.url) as publisher:
-            url, found = network.url if through else redis.url, {"PYTHONPATH": PYTHONPATH}
+            url, found = network.url if through else redis.url, {"PYTHONPATH": python_path()}
             fleet = await in_thread(lambda: Fleet(url, names, s, *pace, environment=found))
             front = free_port()
             with haproxy(fleet.addresses, front, Path(folder)):

@@ -22,10 +22,12 @@ PATIENCE = 90.0
 """Seconds after which a program that does not answer is given up."""
 STOP_TIMEOUT = 20.0
 
-PYTHONPATH = os.pathsep.join(dict.fromkeys([str(SCRIPTS), *filter(None, sys.path)]))
-"""With it a program finds what is found here."""
-
 Tell = Callable[[str, list[Any]], None]
+
+
+def python_path() -> str:
+    """The PYTHONPATH with which a program finds what is found here."""
+    return os.pathsep.join(dict.fromkeys([str(SCRIPTS), *filter(None, sys.path)]))
 
 
 class ProgramEndedError(Exception):
@@ -87,7 +89,7 @@ class Program:
             stdout=asyncio.subprocess.PIPE,
             limit=LINE_LIMIT,
             pass_fds=fds,
-            env={**os.environ, "PYTHONPATH": PYTHONPATH},
+            env={**os.environ, "PYTHONPATH": python_path()},
             start_new_session=True,  # Ctrl-C is for us to deal with
         )
         program = cls(name, process, on_told, patience)
