@@ -21,6 +21,7 @@ from cluster_pool.embedded_cluster import EMBEDDED, Embedded
 from cluster_pool.server import collector
 from cluster_pool.server.newcomers import raise_limit
 from cluster_pool.server.node import NodeServer
+from cluster_pool.server.notify import READY, STOPPING, notify
 from cluster_pool.server.settings import NodeSettings
 
 log = logging.getLogger("cluster_pool.server")
@@ -70,16 +71,20 @@ def serve_forever(
 
     It is :func:`run` in an event loop of its own: of uvloop, if that is installed and
     ``settings.uvloop`` allows it. The limit of descriptors is raised to the hard limit, and the
-    garbage collector is tuned: see :mod:`.collector`.
+    garbage collector is tuned: see :mod:`.collector`. A service manager that has set
+    ``NOTIFY_SOCKET`` is told when clients can connect, and when the drain begins.
     """
 
     def listening(where: Listening) -> None:
         collector.tune()
+        notify(READY)
         if on_listening is not None:
             on_listening(where)
 
     raise_limit()
-    work = run(settings, on_pool=on_pool, on_listening=listening)
+    work = run(
+        settings, on_pool=on_pool, on_listening=listening, on_stopping=lambda: notify(STOPPING)
+    )
     with asyncio.Runner(loop_factory=_loop_factory(settings.uvloop)) as runner:
         runner.run(work)
 
@@ -89,6 +94,7 @@ async def run(
     *,
     on_pool: PoolCallback | None = None,
     on_listening: ListeningCallback | None = None,
+    on_stopping: Callable[[], object] | None = None,
 ) -> None:
     """Run a node until a signal has ended it, or the call is cancelled.
 
@@ -102,6 +108,7 @@ async def run(
         on_pool: called with the pool before it joins the cluster: to register hooks, or to keep
             it for sending.
         on_listening: called when the node has joined its cluster and accepts clients.
+        on_stopping: called when a signal stops a node that accepts clients, before the drain.
 
     Raises:
         InvalidValueError: a host or a port cannot be had.
@@ -130,6 +137,8 @@ async def run(
             number = await _signal_during(start(), signals)
             if number is None:
                 number = await _next(signals)
+                if on_stopping is not None:
+                    on_stopping()
                 await drain_for(pool, number, signals, settings.stopping)
             if signals is not None:
                 signals.ignore(number)  # its repeats do not change the exit status

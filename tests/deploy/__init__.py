@@ -1,0 +1,1 @@
+"""The files that are shipped in ``deploy/``, checked by the programs that read them."""
