@@ -65,7 +65,7 @@ def test_paths_of_the_repository_that_pages_name_exist() -> None:
     for page in PAGES:
         for code in inline(page, "code_inline"):
             for path in re.findall(
-                r"(?:scripts|tests|deploy|docs|cluster_pool)/[\w./-]*", code.content
+                r"(?:scripts|tests|deploy|docs|cluster_pool)/[\w./@-]*", code.content
             ):
                 assert (ROOT / path).exists(), f"{page.name}: {path}"
 
