@@ -30,7 +30,7 @@ class Compose:
         self.ports = {
             name: free_port()
             for name, service in self.services.items()
-            if "PORT" in service["environment"]
+            if "PORT" in service.get("environment", ())
         }
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._folders: dict[str, tempfile.TemporaryDirectory[str]] = {}

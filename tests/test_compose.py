@@ -27,6 +27,8 @@ PASSWORDS = {
     "REPLICA_PASSWORD": "of-the-replicas",
     "SENTINEL_PASSWORD": "of-the-sentinels",
     "OPERATOR_PASSWORD": "of-the-operator",
+    "ADMIN_TOKEN": "of-the-operators",
+    "GRAFANA_PASSWORD": "of-grafana",
 }
 
 
@@ -118,13 +120,13 @@ def test_the_rights_of_nodes_are_the_same_everywhere() -> None:
     assert CLUSTER_ACL.read_text().splitlines()[0].replace(" +cluster|slots", "") == rules[0]
 
 
-@pytest.mark.parametrize("file", ["compose-sentinel.yaml", "compose-cluster.yaml"])
+@pytest.mark.parametrize("file", ["compose.yaml", "compose-sentinel.yaml", "compose-cluster.yaml"])
 def test_names_in_a_compose_file_exist(file: str) -> None:
     """Files beside it, services that are waited for, and a password for each user of the rights."""
     compose = Compose(file, **PASSWORDS)
     for name, service in compose.services.items():
         assert set(service.get("depends_on", ())) <= set(compose.services), name
-        for found in re.findall(r"/deploy/([\w.-]+)", str(service["command"])):
+        for found in re.findall(r"/deploy/([\w.-]+)", str(service.get("command"))):
             rules = (DEPLOY / found).read_text()
             places = set(re.findall(r"#(\w)\1{63}", rules))
             assert places == set(re.findall(r"#(\w)\\{64\\}", service["command"][2])), name

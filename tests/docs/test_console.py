@@ -152,7 +152,7 @@ def docker(words: list[str]) -> None:
 
 def export(words: list[str]) -> None:
     """Variables of the compose files, or of the chat."""
-    known = "".join(path.read_text() for path in ROOT.glob("deploy/compose-*.yaml"))
+    known = "".join(path.read_text() for path in ROOT.glob("deploy/compose*.yaml"))
     chat = (ROOT / "docs/chat/app.py").read_text()
     for name in (word.partition("=")[0] for word in words):
         assert f"${{{name}:?" in known or f'os.environ["{name}"]' in chat, name
