@@ -20,10 +20,10 @@ from cluster_pool.backplane.locations import RedisOrUrl
 from cluster_pool.backplane.outbound import Outbound
 from cluster_pool.backplane.revocations import Revocations
 from cluster_pool.backplane.shard import Shard
-from cluster_pool.backplane.shard_context import ShardContext
+from cluster_pool.backplane.shard_context import Reached, ShardContext
 from cluster_pool.backplane.topology import SingleTopology, Topology
 from cluster_pool.core.config import Limits, Timing, check_timeout
-from cluster_pool.core.history import History, HistoryRules, Position
+from cluster_pool.core.history import History, HistoryRules
 from cluster_pool.core.identity import Identity
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.progress import Progress
@@ -164,8 +164,8 @@ class Backplane:
         return ClusterTopology(setup.address, make, setup.keys, self.identity, self)
 
     @property
-    def reached(self) -> dict[str, Position]:
-        """By namespace, the position up to which members here were given all of its history."""
+    def reached(self) -> Reached:
+        """See :class:`Reached`."""
         return self._context.reached
 
     async def start(self, wait: float | None) -> None:

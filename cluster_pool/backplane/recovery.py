@@ -26,7 +26,7 @@ from cluster_pool.backplane.inbox import Heard
 from cluster_pool.backplane.refusals import said, unavailable
 from cluster_pool.backplane.shard_context import ShardContext
 from cluster_pool.backplane.waiting import Held, Place, Waiting, start_of, targets_in
-from cluster_pool.core.history import Entry
+from cluster_pool.core.history import Entry, Position
 from cluster_pool.core.numbers import NO_COUNTER, UNREADABLE, Counter, ServerChange
 
 PAGE_BYTES: Final = 256 * 1024
@@ -210,6 +210,8 @@ class Recovery:
                 self.begin(channel, counter)  # of a history that has begun since, or come here
             return False
         epoch, number, position = counter.epoch, counter.number, counter.position
+        if change is ServerChange.LOST and epoch is not None and position is not None:
+            self._context.reached.take_back(channel[self._namespace], Position(epoch, position))
         start = None if change > ServerChange.MOVED else start_of(one.place, counter)
         if start is None or epoch is None or position is None or start > position:
             if one.dropped:

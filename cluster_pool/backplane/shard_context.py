@@ -1,6 +1,6 @@
 """The surroundings of a shard: the objects that a start's shards share, its part, its observer."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Protocol
@@ -15,6 +15,25 @@ from cluster_pool.core.results import Gap
 from cluster_pool.core.statistics import Counters
 
 
+class Reached(dict[str, Position]):
+    """By namespace, the position up to which members here were given all of its history.
+
+    Attributes:
+        on_taken_back: called with a namespace and its last position when Redis has lost all behind
+            that, and will give the same positions to other messages.
+    """
+
+    on_taken_back: Callable[[str, Position], None] | None = None
+
+    def take_back(self, namespace: str, last: Position) -> None:
+        """Redis was restarted, and the history ends there now."""
+        here = self.get(namespace)
+        if here is not None and here.epoch == last.epoch and here.number > last.number:
+            self[namespace] = last
+        if self.on_taken_back is not None:
+            self.on_taken_back(namespace, last)
+
+
 @dataclass(frozen=True, slots=True)
 class ShardContext:
     """The things that all shards of one start share.
@@ -24,7 +43,7 @@ class ShardContext:
         sealed: whether items are sealed.
         holds: whether this process holds connections, whose gaps must be exact.
         histories: the rules of this node, which tell that a namespace will have a history.
-        reached: by namespace, the position up to which members here were given all of its history.
+        reached: see :class:`Reached`.
         numbers: of generations. A shard that takes the place of another one goes on counting, else
             nodes that know the other one would take its messages for old ones.
     """
@@ -38,7 +57,7 @@ class ShardContext:
     sealed: bool
     holds: bool
     histories: HistoryRules
-    reached: dict[str, Position] = field(default_factory=dict)
+    reached: Reached = field(default_factory=Reached)
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
 

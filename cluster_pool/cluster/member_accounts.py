@@ -53,6 +53,13 @@ class MemberAccount:
             places[member] = here if here.is_beyond(base) else base
         return places
 
+    def take_back(self, member: Member, last: Position) -> None:
+        """No position of a member behind ``last`` means what it did."""
+        for positions in (self.bases, self.has):
+            place = positions.get(member)
+            if place is not None and place.epoch == last.epoch and place.is_beyond(last):
+                positions[member] = last
+
     def closing(self, *, opened: bool) -> None:
         """See :class:`.Account`. Nobody hears that something is lost of one that never opens: so
         its position stays, and the next connection is told."""

@@ -60,6 +60,7 @@ class Accounts:
         self._claims = backplane.claims
         self._timeout = backplane.setup.timing.timeout
         self._reached = backplane.reached
+        self._reached.on_taken_back = self._taken_back
         self._accounts: dict[Connection, MemberAccount] = {}
         self._due: dict[Member, None] = {}
         self._parted: OrderedDict[Key, str] = OrderedDict()
@@ -159,6 +160,15 @@ class Accounts:
         """All up to a place was given to the members here that are to get it."""
         if self._table.namespace(namespace):
             self._reached[namespace] = place
+
+    def _taken_back(self, namespace: str, last: Position) -> None:
+        """Redis has lost all behind a place, and gives its positions to other messages: what a
+        member has of these is behind that place again."""
+        self._parted.clear()
+        for member in (self._table.namespace(namespace) or {}).values():
+            account = self._accounts.get(member.connection)
+            if account is not None:
+                account.take_back(member, last)
 
     def when_over(
         self, namespace: str, id: str, former: Claim, tell: Callable[[str, str], None]

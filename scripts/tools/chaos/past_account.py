@@ -137,6 +137,8 @@ class _Accountant:
         if call.outcome not in ADMITTED or self._rules.excused(call, holder, after=LEASE):
             return ""
         parks = call.outcome == "absent" and past.keeps_targeted(call.namespace)
+        if parks and self._rules.forgotten(call.begun, call.ended):
+            return ""
         sure = parks or call.outcome in ("unknown", "not_sent")
         return "while nothing was wrong" if sure or self._rules.steady(call, holder) else ""
 
@@ -159,9 +161,6 @@ class _Accountant:
 
     def _fail(self, call: Call, way: Way, why: str) -> None:
         self._result.pairs["failures"] += 1
-        legs = "; ".join(
-            f"{leg} from {leg.about.opened - call.begun:+.1f} s on"
-            for leg in way.legs
-            if leg.about.closed is None or leg.about.closed >= call.begun - SOON
+        self._result.failures.append(
+            f"{call}: {why} ({way.story(call)}{self._rules.amid(call.begun)})"
         )
-        self._result.failures.append(f"{call}: {why} ({legs}{self._rules.amid(call.begun)})")

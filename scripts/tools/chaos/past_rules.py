@@ -92,17 +92,17 @@ class Rules:
     def _verdict(self, way: Way, leg: Leg) -> None:
         before, told = way.before(leg), leg.about.recovered
         if told == "False":
-            if not self._forgotten(leg):
+            if not self.forgotten(leg.about.began, leg.about.opened):
                 self._fail(leg, "was told of a loss, and nothing was lost")
         elif told == "None" and before is not None and before.about.user == leg.about.user:
             self._fail(leg, f"has a past, and was told that it has none; before it was {before}")
         elif told == "True" and before is None:
             self._fail(leg, "was told of a past, and has none")
 
-    def _forgotten(self, leg: Leg) -> bool:
-        """Whether Redis may have lost its past."""
+    def forgotten(self, since: float, until: float) -> bool:
+        """Whether Redis may have lost lately, at some time, what it knew."""
         return any(
-            one.forgets and one.begun <= leg.about.opened and leg.about.began <= one.ended + LATELY
+            one.forgets and one.begun <= until and since <= one.ended + LATELY
             for one in self._windows
         )
 
@@ -119,13 +119,13 @@ class Rules:
             self._fail(leg, f"heard {message}, which nobody sent there")
             return False
         if call.id not in ("", leg.about.id) or self._is_anothers(way, leg, call):
-            self._fail(leg, f"heard what was for another: {call}")
+            self._fail(leg, f"heard what was for another: {call}, {way.story(call)}")
         elif leg.about.recovered in ("None", "False") and call.ended < leg.about.began:
             self._fail(leg, f"heard what was sent before it began anew: {call}")
         self._check_order(leg, call)
         if earlier is None:
             return False
-        if not self._may_repeat(earlier, leg, call):
+        if not self._may_repeat(way, earlier, leg, call):
             self._fail(leg, f"heard what {earlier} had heard: {call}")
         return True
 
@@ -151,11 +151,12 @@ class Rules:
             self._fail(leg, f"heard {call} behind {max(same, other)}")
         last[call.sender, targeted] = max(same, call.number)
 
-    def _may_repeat(self, earlier: Leg, leg: Leg, call: Call) -> bool:
-        """Whether nobody could know that the earlier connection had heard it."""
+    def _may_repeat(self, way: Way, earlier: Leg, leg: Leg, call: Call) -> bool:
+        """Whether it could be unknown in the end that the earlier connection had heard it."""
         one = earlier.about
         since, ended = max(call.begun, one.began), one.closed
-        nodes = {one.node, leg.about.node, *leg.about.tried}
+        legs = way.legs[way.legs.index(earlier) : way.legs.index(leg) + 1]
+        nodes = {node for each in legs for node in (each.about.node, *each.about.tried)}
         if self._broken(nodes, since, leg.about.opened):
             return True
         unanswered = one.left is not None or one.code == ABNORMAL

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 
-from tools.chaos.books import Call, Connection
+from tools.chaos.books import SOON, Call, Connection
 
 Message = tuple[str, int]
 """Sender and number."""
@@ -75,3 +75,13 @@ class Way:
     def after(self, call: Call) -> Iterator[Leg]:
         """The connections that were opened after a call began."""
         return (leg for leg in self.legs if leg.about.opened >= call.begun)
+
+    def story(self, call: Call) -> str:
+        """The connections from shortly before a call on, and when it was made, in words."""
+        legs = "; ".join(
+            f"{leg} from {leg.about.began - call.begun:+.2f} and {leg.about.opened - call.begun:+.2f}"
+            f" s on, having tried {leg.about.tried}"
+            for leg in self.legs
+            if leg.about.closed is None or leg.about.closed >= call.begun - SOON
+        )
+        return f"which took {call.ended - call.begun:.2f} s: {legs}"
