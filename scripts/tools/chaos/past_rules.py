@@ -134,19 +134,21 @@ class Rules:
         nobody."""
         if not call.id or call.ended >= leg.about.began:
             return False
-        holder = way.holder(call)
         if not past.keeps_targeted(call.namespace):
             return True
-        return holder is not None and holder.about.user != leg.about.user
+        holder, user = way.holder(call), leg.about.user
+        return holder is not None and holder.about.user != user and not way.had(user, call)
 
     def _check_order(self, leg: Leg, call: Call) -> None:
-        """Only a broadcast that its node had missed may come behind what was targeted later."""
+        """Only what is targeted and not kept may come ahead of an earlier broadcast that its node
+        had missed, and behind a later one while the id comes back."""
         targeted, last = bool(call.id), leg.last
         same = last.get((call.sender, targeted), 0)
         other = last.get((call.sender, not targeted), 0)
         behind = call.number < other
-        if behind and not targeted:
-            behind = not self._broken({leg.about.node}, call.begun, call.ended)
+        if behind and not past.keeps_targeted(call.namespace):
+            broken = self._broken({leg.about.node}, call.begun, call.ended)
+            behind = call.begun > leg.about.opened if targeted else not broken
         if call.number < same or behind:
             self._fail(leg, f"heard {call} behind {max(same, other)}")
         last[call.sender, targeted] = max(same, call.number)

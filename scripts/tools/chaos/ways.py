@@ -67,6 +67,15 @@ class Way:
         before = [leg for leg in self.legs if leg.about.opened < call.begun]
         return before[-1] if before else None
 
+    def had(self, user: str, call: Call) -> bool:
+        """Whether a connection of a user had the id, or was asking for it, during a call."""
+        return any(
+            one.user == user
+            and one.began <= call.ended
+            and (one.closed is None or one.closed >= call.begun)
+            for one in (leg.about for leg in self.legs)
+        )
+
     def before(self, leg: Leg) -> Leg | None:
         """The connection before one."""
         at = self.legs.index(leg)
@@ -79,8 +88,8 @@ class Way:
     def story(self, call: Call) -> str:
         """The connections from shortly before a call on, and when it was made, in words."""
         legs = "; ".join(
-            f"{leg} from {leg.about.began - call.begun:+.2f} and {leg.about.opened - call.begun:+.2f}"
-            f" s on, having tried {leg.about.tried}"
+            f"{leg} wanted at {leg.about.began - call.begun:+.2f} s, open at"
+            f" {leg.about.opened - call.begun:+.2f} s, refused by {leg.about.tried}"
             for leg in self.legs
             if leg.about.closed is None or leg.about.closed >= call.begun - SOON
         )
