@@ -57,6 +57,8 @@ def test_every_message_is_accounted_for(tmp_path: Path) -> None:
     assert account["last_ones"] > 0
     assert account["roamed"] > 0
     assert account["people"] > 0
+    assert told["past"]["pairs"]["received"] > 0
+    assert told["past"]["returns"]["True"] > 0
     assert account["rows"]["broadcast"]["missing"] > 0
 
 
