@@ -150,6 +150,13 @@ def docker(words: list[str]) -> None:
     assert (ROOT / file).is_file(), words
 
 
+def helm(words: list[str]) -> None:
+    """The chart, which is tested in tests/deploy, with values of the reader's own."""
+    verb, _, chart, option, _ = words
+    assert (verb, option) == ("install", "--values")
+    assert (ROOT / chart / "Chart.yaml").is_file(), words
+
+
 def export(words: list[str]) -> None:
     """Variables of the compose files, or of the chat."""
     known = "".join(path.read_text() for path in ROOT.glob("deploy/compose*.yaml"))
@@ -165,6 +172,7 @@ PROGRAMS: dict[str, Callable[[list[str]], None]] = {
     "redis-server": file_of("--aclfile"),
     "redis-cli": redis_cli,
     "docker": docker,
+    "helm": helm,
     "kill": kill,
     "uvicorn": uvicorn,
     "export": export,
