@@ -17,7 +17,7 @@ class Heard(NamedTuple):
     the history of the namespace; 0 if none is recorded. If it was read from there, or had to wait
     for such, it was published from ``earliest`` to ``time``, in ms of Redis; else both are 0.
     It is ``targeted`` if it was read from there and each item is an id, its reader, and what was
-    targeted at the id.
+    targeted at the id; behind these True, if it was parked, and published to nobody.
     """
 
     channel: str

@@ -218,7 +218,7 @@ class Delivery:
         later = self._came_later(namespace, heard)
         found = self._topology.of(namespace).receiver.found_target
         number = heard.position - heard.messages
-        for id, reader, sealed in envelope.read_items(heard.payload[heard.items_offset :]):
+        for id, reader, sealed, *parked in envelope.read_items(heard.payload[heard.items_offset :]):
             number += 1
             if monotonic() >= self._turn.ends:
                 await self._turn.yield_now()
@@ -229,7 +229,8 @@ class Delivery:
             item = sealed if unsealing is None else unsealing.recorded_target(heard, sealed)
             if item is None or (item[1], item[2]) != (namespace, id):
                 continue
-            found()
+            if not parked:  # else it was published to nobody, and not missed
+                found()
             message = message_of(item[0], item[3], (namespace, *place))
             if id in later or self._accounts.replays(member, place):
                 continue

@@ -157,7 +157,10 @@ class Accounts:
         return place.is_within(self._accounts[member.connection].bases.get(member, NOWHERE))
 
     def reached(self, namespace: str, place: Position) -> None:
-        """All up to a place was given to the members here that are to get it."""
+        """All up to a place was given to the members here that are to get it. What was read from
+        the history may lie behind what was heard before."""
+        if place.is_within(self._reached.get(namespace, NOWHERE)):
+            return
         if self._table.namespace(namespace):
             self._reached[namespace] = place
 

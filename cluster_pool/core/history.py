@@ -290,8 +290,8 @@ class Entry(NamedTuple):
     """One entry of a stream: an envelope, and the time of Redis in ms at which it was published.
 
     Attributes:
-        targeted: whether each item is an id, its reader, and what is targeted at the id. Else it
-            was published.
+        targeted: whether each item is an id, its reader, and what is targeted at the id; behind
+            these True, if it was parked, and published to nobody. Else it was published.
     """
 
     time: int

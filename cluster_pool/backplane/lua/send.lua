@@ -49,6 +49,7 @@ local order = {}
 local unheard = {}
 local openings = {} -- by the size of a claim: the msgpack bytes before it
 local openings_of_three = {} -- the same, by the size of a claim or an id, where two more follow
+local openings_of_four = {} -- the same of an id, where three more follow: what is parked
 
 local function parcel_for(incarnation)
   if stale then return STRANGER end
@@ -135,12 +136,13 @@ local function keeping_of(numbers, ids)
   }
 end
 
--- The beginning of an array of three, and the header of a string of `size` bytes.
-local function opening_of(size)
-  local opening = openings_of_three[size]
+-- The beginning of an array of three, or of another size, and the header of a string of `size` bytes.
+local function opening_of(size, openings, array)
+  openings = openings or openings_of_three
+  local opening = openings[size]
   if not opening then
-    opening = '\147' .. str_header(size)
-    openings_of_three[size] = opening
+    opening = (array or '\147') .. str_header(size)
+    openings[size] = opening
   end
   return opening
 end
@@ -153,6 +155,14 @@ local function keep(keeping, id, reader, item)
   items[at + 4] = reader
   items[at + 5] = item
   keeping.count = keeping.count + 1
+end
+
+-- Marks the item that was kept last, under an id of `size` bytes, as one that was published to nobody: its
+-- array has a fourth element, true.
+local function mark_parked(keeping, size)
+  local at, items = 4 * keeping.count, keeping.items
+  items[at - 2] = opening_of(size, openings_of_four, '\148')
+  items[at + 1] = items[at + 1] .. '\195'
 end
 
 -- The beginning of a packed place, before a number of so many digits.
@@ -278,6 +288,7 @@ for number, not_after, kept, size in each(runs) do
       keeping.marks[#keeping.marks + 1] = argv[at]
       keeping.marks[#keeping.marks + 1] = keeping.epoch .. ' ' .. digits(keeping.place[1] + keeping.count)
       keep(keeping, argv[at], readers[i], argv[at + 1])
+      mark_parked(keeping, #argv[at])
       keeping.parked[#keeping.parked + 1] = position
     end
     at = at + 2
