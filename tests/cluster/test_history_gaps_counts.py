@@ -1,4 +1,4 @@
-"""What is found in a history after a cut is given once, and counts against what was missed alone."""
+"""Messages that a node finds after a cut: each is given once, and counts right in the gap."""
 
 import asyncio
 
@@ -26,8 +26,8 @@ async def lease_over(server: RedisServer, pool: Pool) -> None:
 
 
 @async_test
-async def test_what_was_heard_before_a_cut_comes_once(own_server: RedisServer) -> None:
-    """Also if it is handled only when the history was read."""
+async def test_messages_heard_before_a_cut_come_once(own_server: RedisServer) -> None:
+    """Also if they are handled only when the history was read."""
     async with far_node(own_server) as (proxy, far, publisher):
         gaps, inbox = gaps_of(far), far._parts.backplane.inbox
         alice = await far.host("room:7", "alice", user="42")
@@ -51,8 +51,8 @@ async def test_what_was_heard_before_a_cut_comes_once(own_server: RedisServer) -
 
 
 @async_test
-async def test_what_was_parked_does_not_count_as_found(own_server: RedisServer) -> None:
-    """It was published to nobody, so others that were missed are in the gap."""
+async def test_parked_messages_do_not_count_as_found(own_server: RedisServer) -> None:
+    """They were published to nobody, so others that were missed are in the gap."""
     async with far_node(own_server) as (proxy, far, publisher):
         gaps = gaps_of(far)
         alice = await far.host("room:7", "alice", user="42")
