@@ -29,6 +29,10 @@ class Page(NamedTuple):
     more: str | None
     number: int = 0
 
+    def ends_before(self, position: int) -> bool:
+        """Whether all its entries lie before a position."""
+        return not self.entries or self.entries[-1].header.position < position
+
     def is_held(self, entry: Entry, number: int) -> bool:
         """Whether the message with a number is within the bounds, which the stream exceeds."""
         return (

@@ -151,7 +151,7 @@ class Recovery:
         """The subscriptions have ended: all recorded channels wait for the next generation."""
         for one in self._waiting.values():
             self._drop_held(one)
-            one.overflowed = False
+            one.overflowed, one.until, one.goal = False, 0, 0
         since = self._now() // 1000
         for channel, place in self._places.items():
             if channel not in self._waiting:
@@ -181,6 +181,7 @@ class Recovery:
 
     def _drop(self, one: Waiting, held: Held) -> None:
         """Drop a message that must be read."""
+        one.reach_for(0 if held.targeted else held.heard.number, held.position)
         if held.targeted:
             one.targets = self.targets = True
             self._pass_over(held)
@@ -221,7 +222,8 @@ class Recovery:
             self._release(channel)
             return False
         heard = one.place.number if epoch == one.place.epoch else 0
-        one.place, one.until, one.dropped = Place(epoch, heard, start), number, 0
+        one.place, one.dropped = Place(epoch, heard, start), 0
+        one.reach_for(number, position)
         one.targets |= self._lacks_targets(channel, one, position)
         unbroken = not one.overflowed and not one.targets and (number == heard or one.follows)
         if unbroken and self._inbox.size + one.size <= self._inbox.limit:
@@ -305,9 +307,9 @@ class Recovery:
                 break
             for entry in page.entries:
                 await self._put_entry(channel, one, entry)
-            following = page.more
+            following = page.more if page.ends_before(one.goal) else None
             if following is None:
-                one.come_to(page.number, page.position.number)
+                one.come_to(min(page.number, one.until), min(page.position.number, one.goal))
                 await self._put_held(channel, one)
                 closed = not one.overflowed
         if self._waiting.get(channel) is one:
@@ -339,6 +341,8 @@ class Recovery:
     async def _put_entry(self, channel: str, one: Waiting, entry: Entry) -> None:
         """Put what an entry has into the inbox, when there is room."""
         header = entry.header
+        if header.position > one.goal:
+            return  # it is held, or will be heard: over another socket than this was read
         if self._context.sealed and entry.time < one.since - OLDEST_MS:
             return  # recorded anew by somebody who does not know the secret
         read = Held.of(

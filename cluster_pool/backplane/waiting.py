@@ -71,13 +71,15 @@ class Waiting:
         lost: messages that have left the history.
         exact: whether that is exact.
         since: the time of Redis in ms.
-        until: the number at which the channel stood when it was subscribed again.
+        until, goal: the number and the position at which the channel stood when it was subscribed
+            again, or of the last one that was dropped; what lies behind is held, or comes live.
         targets: whether some that were targeted at members may have been missed.
     """
 
     __slots__ = (
         "dropped",
         "exact",
+        "goal",
         "held",
         "lost",
         "overflowed",
@@ -92,7 +94,7 @@ class Waiting:
         self.since = since
         self.held: deque[Held] = deque()
         self.overflowed = self.targets = False
-        self.dropped = self.lost = self.until = 0
+        self.dropped = self.lost = self.until = self.goal = 0
         self.exact = True
 
     @property
@@ -112,6 +114,10 @@ class Waiting:
                 self.place = self.place.at_position(one.position)
         elif heard.messages:
             self.place = Place(heard.epoch, heard.number, heard.position or None)
+
+    def reach_for(self, number: int, position: int) -> None:
+        """All up to here must be read."""
+        self.until, self.goal = max(self.until, number), max(self.goal, position)
 
     def come_to(self, number: int, position: int) -> None:
         """All that has a lower number or position, and was not read, has left the history."""
