@@ -1,6 +1,6 @@
 """The compose files agree with each other and with the image. See also tests/test_compose.py."""
 
-import asyncio
+import contextlib
 import shutil
 import subprocess
 from pathlib import Path
@@ -8,14 +8,18 @@ from typing import Any
 
 import pytest
 import yaml
+from websockets.asyncio.client import connect
 
 from tests.compose import Compose
 from tests.deploy.commands import settings_of, time_to_stop
 from tests.deploy.test_image import environment as of_the_image
+from tests.server.test_prometheus import scraping
 from tests.servers import DEPLOY
 from tests.support import async_test, eventually
 from tests.test_compose import PASSWORDS
+from tools.harness.haproxy import haproxy
 from tools.harness.nodes import NodeProcess, in_thread
+from tools.harness.ports import accepts, free_port
 
 pytestmark = pytest.mark.real
 FILES = sorted(path.name for path in DEPLOY.glob("compose*.yaml"))
@@ -90,24 +94,51 @@ def test_mounted_files_exist(file: str) -> None:
             assert (DEPLOY / volume.partition(":")[0]).exists(), volume
 
 
+def prometheus_file(folder: Path, ports: list[int]) -> str:
+    """The file that Prometheus reads, for nodes at these ports of this machine, and in a hurry."""
+    token = folder / "token"
+    token.write_text(PASSWORDS["ADMIN_TOKEN"])
+    config = yaml.safe_load(PROMETHEUS.read_text())
+    config["global"]["scrape_interval"] = "1s"
+    (job,) = config["scrape_configs"]
+    job["authorization"]["credentials_file"] = str(token)
+    job["static_configs"] = [{"targets": [f"127.0.0.1:{port}" for port in ports]}]
+    return yaml.safe_dump(config)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not shutil.which("haproxy") or not shutil.which("prometheus"),
+    reason="missing: apt-get install haproxy prometheus",
+)
 @async_test
-async def test_a_node_of_the_file_works_with_the_redis_of_the_file() -> None:
-    """With the shipped rights; others than its machine need the token for its metrics."""
-    with Compose(WHOLE, **PASSWORDS) as compose:
+async def test_the_services_of_the_file_work_together(tmp_path: Path) -> None:
+    """As processes: Redis with the shipped rights, three nodes, HAProxy, and Prometheus."""
+    front = free_port()
+    with contextlib.ExitStack() as stack:
+        compose = stack.enter_context(Compose(WHOLE, **PASSWORDS))
         compose.start("redis-1")
-        free = {"CLUSTER_POOL_ADMIN_PORT": "0", "CLUSTER_POOL_AGENT_PORT": "0"}
-        ours = {**compose.services["node-1"]["environment"], **free}
-        with NodeProcess(compose.url("node-1"), environment=ours) as node:
-            async with node.connect("room", "alice") as alice:
-                await alice.send("hello")
-                await eventually(lambda: node.get("/readyz")[0] == 200)
-            admin = int(node.listening["admin_port"])
-            assert (await in_thread(node.get, "/metrics", admin))[0] == 401
-            asked = ["curl", "-s", "-H", f"Authorization: Bearer {PASSWORDS['ADMIN_TOKEN']}"]
-            if shutil.which("curl"):
-                url = f"http://127.0.0.1:{admin}/metrics"
-                said = await asyncio.to_thread(subprocess.check_output, [*asked, url])
-                assert b"cluster_pool_ready 1" in said
+        started = []
+        for name, node in nodes(WHOLE).items():
+            ours = node["environment"] | {
+                "CLUSTER_POOL_ADMIN_PORT": "0",
+                "CLUSTER_POOL_AGENT_PORT": "0",
+            }
+            process = NodeProcess(compose.url(name), environment=ours)
+            started.append(stack.enter_context(process))
+        addresses = [(one.port, int(one.listening["agent_port"])) for one in started]
+        admins = [int(one.listening["admin_port"]) for one in started]
+        assert (await in_thread(started[0].get, "/metrics", admins[0]))[0] == 401
+        stack.enter_context(haproxy(addresses, front, tmp_path))
+        text = prometheus_file(tmp_path, admins)
+        prometheus = stack.enter_context(scraping(tmp_path, text))
+        await eventually(lambda: accepts(front), 30)
+        await eventually(lambda: prometheus.value('sum(up{job="cluster-pool"})') == 3, 60)
+        async with contextlib.AsyncExitStack() as clients:
+            for _ in range(6):
+                url = f"ws://127.0.0.1:{front}/ws/room"
+                await clients.enter_async_context(connect(url, proxy=None))
+            await eventually(lambda: prometheus.value("sum(cluster_pool_connections)") == 6, 60)
 
 
 @pytest.mark.skipif(

@@ -30,7 +30,7 @@ scrape_configs:
 
 
 class Prometheus:
-    """A server that scrapes one port."""
+    """A server that scrapes nodes."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -48,13 +48,13 @@ class Prometheus:
 
 
 @contextlib.contextmanager
-def scraping(folder: Path, port: int) -> Iterator[Prometheus]:
-    """A Prometheus on a port of its own."""
+def scraping(folder: Path, text: str) -> Iterator[Prometheus]:
+    """A Prometheus with such a file, on a port of its own."""
     program = shutil.which("prometheus")
     if program is None:
         pytest.skip("no prometheus: apt-get install prometheus")
     config, own = folder / "prometheus.yml", free_port()
-    config.write_text(CONFIG.format(port=port))
+    config.write_text(text)
     process = subprocess.Popen(
         [
             *(program, f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"),
@@ -76,7 +76,7 @@ async def test_a_real_prometheus_reads_what_happens(
     admin = "--admin-port", "0", "--admin-token", "t0ken"
     with (
         NodeProcess(own_server.url, *admin) as node,
-        scraping(tmp_path, node.listening["admin_port"]) as prometheus,
+        scraping(tmp_path, CONFIG.format(port=node.listening["admin_port"])) as prometheus,
     ):
 
         async def becomes(query: str, value: float) -> None:
