@@ -237,6 +237,8 @@ class Recovery:
     def _lacks_targets(self, channel: str, one: Waiting, position: int) -> bool:
         """Whether the history has messages that were perhaps targeted at members here and missed:
         up to a position, or to what is held."""
+        if not self._untold:
+            return False
         namespace = channel[self._namespace]
         routed = self._context.keys.routed_prefix(namespace) + self._context.identity.start
         if self._untold.isdisjoint((self._context.identity.start_channel, routed)):

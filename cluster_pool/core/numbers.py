@@ -354,13 +354,15 @@ class Numbers:
         """The messages missed since the last call, per channel, and whether that is exact.
 
         Args:
-            left: the channels that are left for a later call.
+            left: the channels that are left for a later call. What is not exact may be theirs.
         """
         taken, exact = self._missed, self.exact
         self._missed, self.exact = {}, True
         if left is not None:
             self._missed = {one: count for one, count in taken.items() if left(one)}
+            self.exact = exact or not self._missed
             taken = {one: count for one, count in taken.items() if one not in self._missed}
+            exact = exact or not taken
         return taken, exact
 
     def _miss(self, channel: str, count: int) -> None:

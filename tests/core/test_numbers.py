@@ -368,3 +368,15 @@ def test_a_gap_that_is_closed_otherwise_is_not_counted() -> None:
         assert numbers.take_missed() == ({}, True)
         numbers.heard("c", "1", later + 3, 1)
         assert numbers.take_missed() == ({"c": 2}, True)
+
+
+def test_what_is_left_for_later_stays_as_inexact_as_it_was() -> None:
+    """Nobody knows to which of the channels the doubt belongs."""
+    numbers = Numbers()
+    numbers.dropped("a", 2)
+    numbers.dropped("b", 3, exact=False)
+    assert numbers.take_missed(lambda channel: channel == "b") == ({"a": 2}, False)
+    assert numbers.has_missed("b")
+    assert numbers.take_missed(lambda channel: channel == "b") == ({}, True)
+    assert numbers.take_missed() == ({"b": 3}, False)
+    assert numbers.take_missed() == ({}, True)
