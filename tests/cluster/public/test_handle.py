@@ -31,6 +31,7 @@ def test_calls_that_are_awaited_are_coroutine_functions() -> None:
     plain = {"send_nowait", "accept", "members", "watch", "watching", "drain_on_signal", "presence"}
     plain |= {"on", "get_connection", "has_namespace", "statistics", "headroom", "free"}
     plain |= {"metrics", "was_alone", "hurry_drain", "lifespan", "operations", "watch_users"}
+    plain |= {"resume_word"}
     for name in dir(ClusterPool):
         member = getattr(ClusterPool, name)
         if not name.startswith("_") and callable(member):

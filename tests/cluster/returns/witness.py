@@ -64,7 +64,7 @@ class Witness:
         for place, item in entry.placed():
             id, word, excluded = "", "", ()
             if entry.targeted:
-                id, word, item = item
+                id, word, item, *_ = item
                 payload = item[3]
             else:
                 payload, excluded = item[1], tuple(item[2])
