@@ -370,8 +370,8 @@ def test_a_gap_that_is_closed_otherwise_is_not_counted() -> None:
         assert numbers.take_missed() == ({"c": 2}, True)
 
 
-def test_what_is_left_for_later_stays_as_inexact_as_it_was() -> None:
-    """Nobody knows to which of the channels the doubt belongs."""
+def test_channels_that_are_left_for_later_stay_inexact() -> None:
+    """It is not known to which of the channels the doubt belongs."""
     numbers = Numbers()
     numbers.dropped("a", 2)
     numbers.dropped("b", 3, exact=False)
