@@ -33,7 +33,7 @@ async def test_a_send_waits_behind_a_broadcast_that_has_not_come_back() -> None:
         assert one._parts is not None
         shortcut = one._parts.sending._shortcut
         assert shortcut is not None
-        broadcast = one._parts.sending.broadcast("n", "1", (), (), None)
+        broadcast = one._parts.sending.broadcast("n", "1", (), (), False, None)
         assert shortcut.send("n", "alice", True, b"2", None) is None
         await broadcast
         await alice.wait_sent(1)
