@@ -343,7 +343,7 @@ class Recovery:
     async def _put_entry(self, channel: str, one: Waiting, entry: Entry) -> None:
         """Put what an entry has into the inbox, when there is room."""
         header = entry.header
-        if header.position > one.goal:
+        if header.position - header.messages >= one.goal:
             return  # it is held, or will be heard: over another socket than this was read
         if self._context.sealed and entry.time < one.since - OLDEST_MS:
             return  # recorded anew by somebody who does not know the secret

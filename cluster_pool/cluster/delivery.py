@@ -229,11 +229,11 @@ class Delivery:
             item = sealed if unsealing is None else unsealing.recorded_target(heard, sealed)
             if item is None or (item[1], item[2]) != (namespace, id):
                 continue
+            if id in later or self._accounts.replays(member, place):
+                continue  # it was for a former member of this id, perhaps at another node
             if not parked:  # else it was published to nobody, and not missed
                 found()
             message = message_of(item[0], item[3], (namespace, *place))
-            if id in later or self._accounts.replays(member, place):
-                continue
             if not self._rewinds.takes(member, place, message):
                 deliver(member.connection, message)
         self.reached(namespace, heard.epoch, heard.position)

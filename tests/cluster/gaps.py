@@ -90,6 +90,16 @@ class Traffic:
         wanted = self.sent + rounds
         await eventually(lambda: self.sent >= wanted or self._task.done(), 60)
 
+    async def through_cuts(self, proxy: Any, node: Pool) -> int:
+        """Cut the link of a node three times meanwhile; gives how many were sent to each."""
+        for _ in range(3):
+            await self.more(4)
+            await proxy.refuse()
+            await self.more(4)
+            await proxy.accept()
+            await eventually(lambda: node.ready, 30)
+        return await self.end()
+
     async def end(self) -> int:
         """Send no more; gives how many were sent to each namespace."""
         self._over = True

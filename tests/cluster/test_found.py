@@ -74,7 +74,7 @@ def test_an_old_takeover_does_not_undo_a_later_assertion() -> None:
 
 async def freeze_and_take_over() -> None:
     """The new owner releases the id before the older node runs again."""
-    world = World(Backend(None), FAST, fake_network)
+    world = World(Backend(None), fake_network)
     try:
         one, two = await world.start("one"), await world.start("two")
         older = world.join(one, ("n", "x"), takeover=True)

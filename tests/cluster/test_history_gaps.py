@@ -36,14 +36,7 @@ async def test_interruptions_lose_nothing(
     async with far_node(own_server, secret=secret) as (proxy, far, publisher):
         gaps = gaps_of(far)
         sockets = [await far.host(name, "alice") for name in names]
-        traffic = Traffic(publisher, names)
-        for _ in range(3):
-            await traffic.more(3)
-            await proxy.refuse()
-            await traffic.more(3)
-            await proxy.accept()
-            await eventually(lambda: far.ready, 30)
-        sent = await traffic.end()
+        sent = await Traffic(publisher, names).through_cuts(proxy, far)
         await eventually(lambda: all(len(one.sent) >= sent for one in sockets), 60)
         for socket in sockets:
             assert numbers_in(socket) == list(range(sent))

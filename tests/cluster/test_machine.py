@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from cluster_pool import Timing
-from cluster_pool.testing import FAST
 from tests.cluster.machine.duels import Duels
 from tests.cluster.machine.loop import ProcessLoop, VirtualLoop
 from tests.cluster.machine.network import fake_network
@@ -53,7 +52,7 @@ class OnFakeredis(Duels):
         loop = runner.get_loop()
         assert isinstance(loop, VirtualLoop)
         self.stack.enter_context(loop.everywhere())
-        self.world = World(Backend(None), FAST, fake_network)
+        self.world = World(Backend(None), fake_network)
         self.stack.callback(self.world.raw.close)
         return runner
 
@@ -78,7 +77,7 @@ class OnServer(Duels):
 
     def open(self) -> asyncio.Runner:
         runner = self.stack.enter_context(asyncio.Runner(loop_factory=ProcessLoop))
-        self.world = World(Backend(self.server), SHORT, network)
+        self.world = World(Backend(self.server), network, timing=SHORT)
         self.world.raw.flushall()
         self.stack.callback(self.world.raw.close)
         return runner

@@ -6,7 +6,7 @@ from hypothesis.stateful import rule
 from cluster_pool import SendResult
 from tests.cluster.machine import law
 from tests.cluster.machine.infos import Infos
-from tests.cluster.machine.rules import anyone, given, pick, step
+from tests.cluster.machine.steps import anyone, given, pick, step
 from tests.cluster.machine.world import Client, World
 
 

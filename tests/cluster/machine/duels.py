@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from tests.cluster.machine.afar import Afar
-from tests.cluster.machine.rules import Key, anyone, given, keys, pick, step
+from tests.cluster.machine.rules import Key, keys
+from tests.cluster.machine.steps import anyone, given, pick, step
 from tests.cluster.machine.world import World
 
 delays = st.sampled_from([0.0, 0.001, 0.5, 2.5, 4.0])

@@ -5,7 +5,8 @@ import asyncio
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from tests.cluster.machine.rules import anyone, given, haste, pick, step
+from tests.cluster.machine.rules import haste
+from tests.cluster.machine.steps import anyone, given, pick, step
 from tests.cluster.machine.users import Users
 from tests.cluster.machine.world import Client, World
 

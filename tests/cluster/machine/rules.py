@@ -3,22 +3,21 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import initialize, rule
 
 from cluster_pool import BackplaneUnavailableError, SendResult
 from cluster_pool.core.closing import NORMAL, TAKEN_OVER
 from tests.cluster.machine import law, registry
+from tests.cluster.machine.steps import Machine, anyone, given, pick, step
 from tests.cluster.machine.world import MOST, Client, World
 from tests.support import eventually
 
 NAMES = ("a", "b", "c")
-T = TypeVar("T")
 
 Key = tuple[str, str]
-anyone = st.integers(0, 2)
 keys = st.sampled_from([("n", "x"), ("n", "y"), ("m", "x")])
 places = st.sampled_from([("n", "x"), ("n", "y"), ("m", "x"), ("m", "y"), ("r", "x"), ("r", "y")])
 """Where there may be members or guests; ``r`` has guests only."""
@@ -26,31 +25,7 @@ haste = st.none() | st.sampled_from([None, 0.0, 1e-4, 2e-4, 4e-4, 1e-3, 0.01, 0.
 """Seconds after which the next thing happens, whether or not this one is answered; None waits."""
 
 
-def pick(candidates: list[T], number: int) -> T:
-    """One of the candidates, of which there is at least one."""
-    return candidates[number % len(candidates)]
-
-
-def step(do: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a rule of a coroutine function, and see that the law holds meanwhile and behind it."""
-
-    def run(self: "Rules", **drawn: Any) -> None:
-        try:
-            self.runner.run(self.watched(do(self, self.world, **drawn)))
-        except BaseException:
-            self.broken = True
-            raise
-
-    run.__name__, run.__doc__ = do.__name__, do.__doc__
-    return run
-
-
-def given(some: Callable[["Rules"], Any]) -> Any:
-    """The precondition of a rule: that there is one of these."""
-    return precondition(lambda self: bool(some(self)))
-
-
-class Rules(RuleBasedStateMachine):
+class Rules(Machine):
     """One to three nodes on one server; a derived class makes the world."""
 
     patience = 1.0
@@ -68,16 +43,7 @@ class Rules(RuleBasedStateMachine):
     }
     """Faults of Redis, by name."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.broken = False
-        self.stack = contextlib.ExitStack()
-        self.world: World
-        self.runner = self.open()
-
-    def open(self) -> asyncio.Runner:
-        """Make ``world``, and the loop in which it lives."""
-        raise NotImplementedError
+    world: World
 
     async def watched(self, work: Any) -> None:
         """Watch the registry during a step: a fault that heals itself would be missed later."""
@@ -363,16 +329,7 @@ class Rules(RuleBasedStateMachine):
         world.attempts.clear()
         law.check_clients(world)
 
-    def teardown(self) -> None:
-        """In the end all is calm, every answer was true, and a clean stop leaves nothing."""
-        with self.stack:
-            try:
-                if not self.broken:
-                    self.runner.run(self.watched(self.end(self.world)))
-            finally:
-                self.runner.run(self.world.kill_all())
-
-    async def end(self, world: World) -> None:
+    async def finish(self, world: World) -> None:
         """Heal, compare, stop."""
         await self.calm_down(world)
         assert not law.objection(world), law.objection(world)

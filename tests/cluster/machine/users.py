@@ -7,7 +7,8 @@ from hypothesis.stateful import rule
 
 from cluster_pool.core.closing import NORMAL
 from tests.cluster.machine import law
-from tests.cluster.machine.rules import Rules, anyone, given, haste, pick, step
+from tests.cluster.machine.rules import Rules, haste
+from tests.cluster.machine.steps import anyone, given, pick, step
 from tests.cluster.machine.world import World
 
 users = st.sampled_from(["u", "v"])

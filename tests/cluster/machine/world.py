@@ -1,9 +1,8 @@
 """A small cluster, everything that may be done to it, and an account of what was done."""
 
 import asyncio
-import itertools
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -16,37 +15,14 @@ from cluster_pool import (
     SendResult,
 )
 from cluster_pool.core.config import Timing
-from cluster_pool.core.keys import Keys
-from cluster_pool.testing import FakeWebSocket
+from cluster_pool.testing import FAST, FakeWebSocket
 from tests.cluster.machine.loop import Process
+from tests.cluster.machine.processes import Node, Processes
 from tests.cluster.machine.registry import Raw, look
-from tests.clusters import Backend, Pool
+from tests.clusters import Pool
 
 MOST = 2
 """Connections of a user."""
-
-
-@dataclass(eq=False, repr=False)
-class Node:
-    """A node that runs, is frozen, or has ended."""
-
-    name: str
-    network: Any
-    process: Process
-    pool: Pool
-    ended: float = math.inf
-    """When it stopped or crashed."""
-
-    def __repr__(self) -> str:
-        return self.name
-
-    @property
-    def alive(self) -> bool:
-        return self.ended == math.inf
-
-    @property
-    def running(self) -> bool:
-        return self.alive and not self.process.frozen
 
 
 @dataclass(eq=False)
@@ -105,53 +81,24 @@ class Message:
 
 
 @dataclass(eq=False)
-class World:
-    """``network(backend)`` makes a network for one node.
+class World(Processes[Node]):
+    """While all is calm ``owners`` says exactly who owns what."""
 
-    While ``troubles`` is empty all is calm: then ``owners`` says exactly who owns what.
-    """
-
-    backend: Backend
-    timing: Timing
-    network: Callable[[Backend], Coroutine[Any, Any, Any]]
-    nodes: list[Node] = field(default_factory=list)
+    timing: Timing = FAST
     clients: list[Client] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
     owners: dict[tuple[str, str], Client] = field(default_factory=dict)
     closed: set[tuple[str, str]] = field(default_factory=set)
     kicked: set[str] = field(default_factory=set)
-    troubles: set[str] = field(default_factory=set)
     attempts: list[Client] = field(default_factory=list)
     """Attempts whose answers were not checked yet."""
     lost: set[str] = field(default_factory=set)
     """Incarnations whose data Redis has lost."""
     unrest: dict[Any, Any] = field(default_factory=dict)
     """The counters of each node at the time when all became calm."""
-    under_way: set[asyncio.Task[Any]] = field(default_factory=set)
 
     FAULTS: ClassVar = ("crash", "cut", "freeze", "hold", "hold down", "hold up", "refuse")
     """The possible faults of one node."""
-
-    def __post_init__(self) -> None:
-        self.keys = Keys(self.backend.prefix)
-        self.raw = self.backend.sync_client()
-        self._numbers = itertools.count()
-
-    @property
-    def now(self) -> float:
-        return asyncio.get_running_loop().time()
-
-    @property
-    def calm(self) -> bool:
-        return not self.troubles
-
-    @property
-    def alive(self) -> list[Node]:
-        return [node for node in self.nodes if node.alive]
-
-    @property
-    def running(self) -> list[Node]:
-        return [node for node in self.nodes if node.running]
 
     def look(self) -> Raw:
         """The registry as it is."""
@@ -198,20 +145,7 @@ class World:
             await self.crash(node)
             return
         self.troubles.add(fault)
-        if fault == "freeze":
-            node.process.freeze()
-        elif fault == "cut":
-            await node.network.cut()
-        elif fault == "refuse":
-            await node.network.refuse()
-        else:
-            node.network.hold(upwards=fault != "hold down", downwards=fault != "hold up")
-
-    async def mend(self, node: Node) -> None:
-        """End every fault of a node that goes on."""
-        await node.network.accept()
-        node.network.heal()
-        node.process.thaw()
+        await self.disturb(node, fault)
 
     def flush(self) -> None:
         """FLUSHALL. Until a node has noticed, it holds what is not registered."""
@@ -387,25 +321,3 @@ class World:
                 of = self.latest(client.connection, message.namespace) or client
                 found += [of] * client.websocket.sent.count(text)
         return found
-
-    # -- time ------------------------------------------------------------------------------
-
-    def _begin(self, node: Node, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        task = node.process.spawn(work)
-        self.under_way.add(task)
-        task.add_done_callback(self.under_way.discard)
-        return task
-
-    async def within(self, seconds: float, *tasks: asyncio.Task[Any]) -> None:
-        """Wait for tasks that must end by then, with any result."""
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=seconds)
-            assert not late, f"not within {seconds} s: {late}"
-
-    async def until(self, holds: Callable[[], str], seconds: float) -> None:
-        """Wait until ``holds()`` has nothing to object."""
-        end, pause = self.now + seconds, 0.001
-        while objection := holds():
-            assert self.now < end, f"still after {seconds} s: {objection}"
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, seconds / 20)

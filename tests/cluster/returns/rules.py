@@ -1,16 +1,15 @@
 """All possible steps, and what each must lead to while all is calm."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from hypothesis.stateful import initialize, rule
 from websockets.frames import CLOSE, PING
 
 from cluster_pool import SendResult
-from tests.cluster.machine.rules import anyone, given, pick
+from tests.cluster.machine.steps import Machine, anyone, given, pick, step
 from tests.cluster.returns import law
 from tests.cluster.returns.world import HOME, SIDE, Leg, Message, Node, Reader, World
 
@@ -22,21 +21,7 @@ haste = st.sampled_from([None, None, None, 0.0, 1e-4, 4e-4, 1e-3, 0.3])
 """Seconds after which the next thing happens, whether or not this one is answered; None waits."""
 
 
-def step(do: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a rule of a coroutine function, and see that the law holds meanwhile and behind it."""
-
-    def run(self: "Rules", **drawn: Any) -> None:
-        try:
-            self.runner.run(self.watched(do(self, self.world, **drawn)))
-        except BaseException:
-            self.broken = True
-            raise
-
-    run.__name__, run.__doc__ = do.__name__, do.__doc__
-    return run
-
-
-class Rules(RuleBasedStateMachine):
+class Rules(Machine):
     """Two or three nodes on one server; a derived class makes the world."""
 
     patience = 5.0
@@ -55,16 +40,7 @@ class Rules(RuleBasedStateMachine):
     }
     """All that may be done to Redis, by name."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.broken = False
-        self.stack = contextlib.ExitStack()
-        self.world: World
-        self.runner = self.open()
-
-    def open(self) -> asyncio.Runner:
-        """Make ``world``, and the loop in which it lives."""
-        raise NotImplementedError
+    world: World
 
     async def watched(self, work: Any) -> None:
         """Look at the histories during a step, since messages leave them."""
@@ -303,7 +279,7 @@ class Rules(RuleBasedStateMachine):
     async def start(self, world: World) -> None:
         """Start a node under the first id that no living one has."""
         taken = {node.name for node in world.alive}
-        await world.mend()
+        await world.mend_all()
         await world.start(next(name for name in NAMES if name not in taken))
 
     @given(lambda self: len(self.world.running) > 1)
@@ -330,7 +306,7 @@ class Rules(RuleBasedStateMachine):
     @step
     async def mend(self, world: World) -> None:
         """All networks carry again."""
-        await world.mend()
+        await world.mend_all()
 
     @rule(data=st.data())
     def wound(self, data: Any) -> None:
@@ -366,7 +342,7 @@ class Rules(RuleBasedStateMachine):
 
     async def calm_down(self, world: World) -> None:
         """From here on nothing is under way."""
-        await world.mend()
+        await world.mend_all()
         if not world.alive:
             await world.start(NAMES[0])
         for leg in self.lines():
@@ -377,14 +353,9 @@ class Rules(RuleBasedStateMachine):
         await self.all_have(world)
         world.troubles.clear()
 
-    def teardown(self) -> None:
+    async def finish(self, world: World) -> None:
         """In the end all is calm, and nothing was skipped."""
-        with self.stack:
-            try:
-                if not self.broken:
-                    self.runner.run(self.watched(self.calm_down(self.world)))
-            finally:
-                self.runner.run(self.world.kill_all())
+        await self.calm_down(world)
 
 
 def one_serves(task: asyncio.Task[Any]) -> bool:

@@ -1,24 +1,22 @@
 """A small cluster, clients that go and come back, and an account of all that was sent."""
 
 import asyncio
-import itertools
-import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
 from cluster_pool import BackplaneUnavailableError, ClusterPoolError, Connection, Gap, History
 from cluster_pool.core.config import Limits, Timing
-from cluster_pool.core.keys import Keys
 from cluster_pool.core.results import SendResult
 from cluster_pool.exceptions import ConnectionClosedError
 from cluster_pool.local.outbox import ping_unreceived
 from cluster_pool.testing import FAST
+from tests.cluster.machine import processes
 from tests.cluster.machine.loop import Process
 from tests.cluster.machine.registry import look
 from tests.cluster.returns.wire import Wire
 from tests.cluster.returns.witness import Spot, Witness
-from tests.clusters import Backend, Pool
+from tests.clusters import Pool
 
 HOME, SIDE = "home", "side"
 """Two namespaces: that of each connection, and one that it may join."""
@@ -28,27 +26,10 @@ LIMITS = Limits(outbox_bytes=3_000, message_bytes=1_000)
 
 
 @dataclass(eq=False, repr=False)
-class Node:
-    """A node; ``ended`` when it was stopped or killed."""
+class Node(processes.Node):
+    """A node; whether it ever lost Redis, or stood still."""
 
-    name: str
-    network: Any
-    process: Process
-    pool: Pool
-    ended: float = math.inf
     interrupted: bool = False
-    """Whether it ever lost Redis, or stood still."""
-
-    def __repr__(self) -> str:
-        return self.name
-
-    @property
-    def alive(self) -> bool:
-        return self.ended == math.inf
-
-    @property
-    def running(self) -> bool:
-        return self.alive and not self.process.frozen
 
 
 @dataclass(eq=False)
@@ -145,44 +126,21 @@ class Stay:
 
 
 @dataclass(eq=False)
-class World:
-    """``network(backend)`` makes a network for one node; without ``troubles`` all is calm."""
+class World(processes.Processes[Node]):
+    """Nodes, and connections that come and go."""
 
-    backend: Backend
-    network: Callable[[Backend], Coroutine[Any, Any, Any]]
     timing: Timing = FAST
-    nodes: list[Node] = field(default_factory=list)
     legs: list[Leg] = field(default_factory=list)
     stays: list[Stay] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
-    troubles: set[str] = field(default_factory=set)
     ever: set[str] = field(default_factory=set)
     """All troubles that there were."""
     spoilt: dict[tuple[str, Reader], set[str]] = field(default_factory=dict)
     """By namespace and reader: what was done to Redis since its last stay began."""
-    under_way: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.keys = Keys(self.backend.prefix)
-        self.raw = self.backend.sync_client()
+        super().__post_init__()
         self.witness = Witness(self.raw, self.keys, (HOME, SIDE))
-        self._numbers = itertools.count()
-
-    @property
-    def now(self) -> float:
-        return asyncio.get_running_loop().time()
-
-    @property
-    def calm(self) -> bool:
-        return not self.troubles
-
-    @property
-    def alive(self) -> list[Node]:
-        return [node for node in self.nodes if node.alive]
-
-    @property
-    def running(self) -> list[Node]:
-        return [node for node in self.nodes if node.running]
 
     def trouble(self, what: str) -> None:
         """Something is wrong from now on, until all is calm again."""
@@ -244,23 +202,16 @@ class World:
                 leg.wire.reset_now()
         await node.process.kill()
 
-    async def mend(self) -> None:
+    async def mend_all(self) -> None:
         """All networks carry again."""
         for node in self.alive:
-            await node.network.accept()
-            node.network.heal()
-            node.process.thaw()
+            await self.mend(node)
 
     async def interrupt(self, node: Node, how: str) -> None:
         """A node loses Redis, or stands still."""
         self.trouble("interrupted")
         node.interrupted = True
-        if how == "freeze":
-            node.process.freeze()
-        elif how in ("cut", "refuse"):
-            await getattr(node.network, how)()
-        else:
-            node.network.hold(upwards=how != "hold down", downwards=how != "hold up")
+        await self.disturb(node, how)
 
     async def kill_all(self) -> None:
         """Leave no task and no socket behind."""
@@ -439,28 +390,3 @@ class World:
         except (BackplaneUnavailableError, ConnectionClosedError) as error:
             message.result = error
         return message
-
-    # -- time --------------------------------------------------------------------------------
-
-    def _begin(
-        self, node: Node, work: Coroutine[Any, Any, Any], name: str = ""
-    ) -> asyncio.Task[Any]:
-        task = node.process.spawn(work)
-        task.set_name(name)
-        self.under_way.add(task)
-        task.add_done_callback(self.under_way.discard)
-        return task
-
-    async def within(self, seconds: float, *tasks: asyncio.Task[Any]) -> None:
-        """Wait for tasks that must end by then, with any result."""
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=seconds)
-            assert not late, f"not within {seconds} s: {late}"
-
-    async def until(self, holds: Callable[[], str], seconds: float) -> None:
-        """Wait until ``holds()`` has nothing to object."""
-        end, pause = self.now + seconds, 0.001
-        while objection := holds():
-            assert self.now < end, f"still after {seconds} s: {objection}"
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, seconds / 20)
