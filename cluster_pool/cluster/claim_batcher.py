@@ -117,15 +117,17 @@ class ClaimBatcher:
         self._schedule(pending.membership.namespace)
 
     def release(self, membership: Membership[Connection]) -> None:
-        """Release with the next flush; while Redis is away it waits for :meth:`retry_releases`."""
+        """Release with the next flush; while Redis is away it waits for :meth:`tell_again`."""
         self._releases.add(membership)
         self._schedule(membership.namespace)
 
-    def retry_releases(self) -> None:
-        """Try again the releases that failed; the same claim is never released twice."""
+    def tell_again(self) -> None:
+        """Tell Redis what it has not heard yet: releases that failed, and infos; called with each
+        heartbeat. The same claim is never released twice."""
         self._releases.retry()
         if self._releases.waiting:
             self._arm()
+        self._restoration.tell()
 
     def retry(self) -> None:
         """A shard is up again, or slots have moved: send the operations that wait for that."""

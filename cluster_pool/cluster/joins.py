@@ -27,7 +27,7 @@ from cluster_pool.exceptions import (
 )
 from cluster_pool.local.connection import Connection
 from cluster_pool.local.membership import JoinedMembership, Membership
-from cluster_pool.local.profiles import profile_of
+from cluster_pool.local.profiles import profile_of, set_info
 from cluster_pool.local.protocol import EmptyCallback
 from cluster_pool.local.table import ConnectionTable
 
@@ -78,6 +78,7 @@ class Joins:
         on_conflict: str | None,
         timeout: float | None,
         wish: Wish = NO_WISH,
+        info: str | None = None,
     ) -> bool | None:
         """Make a connection a member of one more namespace; see :meth:`.Connection.join`."""
         deadline = self._deadline(timeout)
@@ -96,6 +97,7 @@ class Joins:
                     return None
                 self._admission.check_open()
                 turn.claiming = True
+                set_info(connection, namespace, info)  # the claim tells it
                 claim = self._ownership.claim(joined, takeover=takeover, deadline=deadline)
                 recovered = await self._rejoin(joined, claim, wish)
         except BaseException as error:
@@ -116,6 +118,8 @@ class Joins:
         except BaseException:
             if joined.claim is not None:
                 self._ownership.release(joined)
+            else:
+                set_info(joined.connection, joined.namespace, None)
             raise
 
     async def _departed(self, connection: Connection, namespace: str, deadline: float) -> None:
@@ -175,7 +179,12 @@ class Joins:
             await shard.connected(deadline)
             one, claim = self._held(connection, namespace)
             until, profile = shard.clock.at(deadline), profile_of(one)
-            if await self._claims.inform(namespace, one.id, claim, profile, until, deadline):
+            try:
+                told = await self._claims.inform(namespace, one.id, claim, profile, until, deadline)
+            except BaseException:
+                self._ownership.restoration.untold(one)
+                raise
+            if told:
                 self._ownership.restoration.informed(one)
                 return
             links = await self._topology.connected(deadline)

@@ -390,7 +390,7 @@ class Node:
     def lease_renewed(self) -> None:
         """See :class:`LeaseObserver`: do the work of every heartbeat."""
         self.revocations.wake()
-        self.ownership.retry_releases()
+        self.ownership.tell_again()
         self.reaper.wake()
         self.reconciler.begin()
 

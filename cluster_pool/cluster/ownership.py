@@ -98,7 +98,7 @@ class Ownership:
             *(topology, leases, claims, namespaces, timing, limits.room_in, lease),
             *(self.restoration, self.releases, self._decide),
         )
-        self.retry_releases = self._claim_batcher.retry_releases
+        self.tell_again = self._claim_batcher.tell_again
 
     async def stop(self) -> None:
         """End operations that are still under way; :meth:`end` has released the memberships."""

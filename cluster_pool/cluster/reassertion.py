@@ -6,7 +6,6 @@ parked in a history, while it was taken for gone, is closed: its client comes ba
 """
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -103,20 +102,20 @@ class Reassertion:
         for batch in self._claims.packed([self._owned(namespace)]):
             await self._batch(links, incarnation, batch)
 
-    async def doubtful(self, links: Links, memberships: Iterable[Membership[Connection]]) -> None:
-        """Assert some memberships; if the generation ends now, the rejoin asserts them again."""
+    async def doubtful(self, links: Links, memberships: Iterable[Membership[Connection]]) -> bool:
+        """Assert some memberships; False if Redis did not answer in time. If the generation ends
+        now, the rejoin asserts them again."""
         groups: dict[str, list[Membership[Connection]]] = {}
         for membership in dict.fromkeys(memberships):
             if membership.claim is not None:
                 groups.setdefault(membership.namespace, []).append(membership)
         incarnation = self._lease.incarnation
-        with contextlib.suppress(BackplaneUnavailableError):
-            await asyncio.gather(
-                *[
-                    self._batch(links, incarnation, batch)
-                    for batch in self._claims.packed(groups.items())
-                ]
-            )
+        batches = self._claims.packed(groups.items())
+        try:
+            await asyncio.gather(*[self._batch(links, incarnation, one) for one in batches])
+        except BackplaneUnavailableError:
+            return False
+        return True
 
     # -- owned claims ----------------------------------------------------------------------
 

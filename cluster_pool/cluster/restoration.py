@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import Any, Final
 
+from cluster_pool.backplane.calls import deadline_in
 from cluster_pool.backplane.in_steps import in_steps
 from cluster_pool.backplane.refusals import is_half_moved
 from cluster_pool.backplane.shard import Shard
@@ -53,6 +54,8 @@ class Restoration:
         self._over = False
         self._due: set[str] = set()
         self._informed: Latest[tuple[str, str]] = Latest()
+        self._untold: dict[Membership[Connection], None] = {}
+        self._telling: asyncio.Task[None] | None = None
         self._found = 0
         """How often something became due."""
         self._searches: set[asyncio.Task[None]] = set()
@@ -73,12 +76,33 @@ class Restoration:
 
         A replica that takes over need not have heard of it, and no count says so.
         """
-        if self._topology.spans:
-            self._informed.note((membership.namespace, membership.id))
+        self._untold.pop(membership, None)
+        self._informed.note((membership.namespace, membership.id))
+
+    def untold(self, membership: Membership[Connection]) -> None:
+        """Redis did not say in time whether it has a member's info: it is told with a heartbeat."""
+        self._untold[membership] = None
+
+    def tell(self) -> None:
+        """Tell Redis the infos that it may not have; called with each heartbeat."""
+        if self._untold and not self._over and (self._telling is None or self._telling.done()):
+            self._telling = asyncio.create_task(self._tell(), name="cluster_pool infos")
+
+    async def _tell(self) -> None:
+        late, self._untold = self._untold, {}
+        told = False
+        try:
+            links = await self._topology.connected(deadline_in(self._timing.timeout))
+            told = await self._reassertion.doubtful(links, late)
+        except BackplaneUnavailableError:
+            log.debug("infos are not told yet")
+        finally:
+            if not told:
+                self._untold = {**late, **self._untold}
 
     def doubtful(
         self, links: Links, memberships: Iterable[Membership[Connection]]
-    ) -> Coroutine[Any, Any, None]:
+    ) -> Coroutine[Any, Any, bool]:
         """Assert some memberships; see :meth:`.Reassertion.doubtful`."""
         return self._reassertion.doubtful(links, memberships)
 
@@ -88,7 +112,8 @@ class Restoration:
         await self._cancel()
 
     async def _cancel(self) -> None:
-        tasks = [*self._searches, *self._tasks.values()]
+        telling = [] if self._telling is None else [self._telling]
+        tasks = [*self._searches, *self._tasks.values(), *telling]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -204,7 +229,9 @@ class Restoration:
         """
         namespaces = self._table.namespaces()
         if not self._topology.spans:
+            informed = [one for one in self._informed_in(namespaces) if _is_under(one, incarnation)]
             await self._reassertion.register(links, namespaces, incarnation, keep)
+            await self._reassertion.doubtful(links, informed)
             return
         await self._cancel()
         self._due = set(namespaces)
@@ -226,6 +253,11 @@ class Restoration:
             if isinstance(outcome, BaseException):
                 log.warning("not everything is registered again yet: %s", outcome)
         self._begin()
+
+
+def _is_under(membership: Membership[Connection], incarnation: str) -> bool:
+    """Whether an attempt that was cut off has registered a claim already; it is left out then."""
+    return membership.claim is not None and membership.claim.incarnation == incarnation
 
 
 async def _nothing() -> None:

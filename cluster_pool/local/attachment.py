@@ -59,6 +59,7 @@ class Detached:
         on_conflict: str | None,
         timeout: float | None,
         wish: Wish = NO_WISH,
+        info: str | None = None,
     ) -> bool | None:
         """See :class:`ConnectionServices`: without a pool there is nothing to join."""
         raise ClusterPoolError(f"{connection!r} is no member of a pool")

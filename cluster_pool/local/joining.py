@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from cluster_pool.core.closing import NORMAL
@@ -79,20 +78,9 @@ class Joining(ConnectionState):
         if self._grant is not None:
             self._grant.check_join(namespace)
         wish = Wish.of(None, since, resume)
-        claim = partial(self._claim, namespace, id, on_conflict, timeout, wish)
-        if info is None:
-            return await claim()
-        before, text = info_in(self, namespace), self._check_info(info)
-        member = namespace in self.namespaces
-        set_info(self, namespace, text)  # the claim tells it
-        try:
-            recovered = await claim()
-        except BaseException:
-            if info_in(self, namespace) == text:  # else another call has set it meanwhile
-                set_info(self, namespace, before)
-            raise
-        lost = info_in(self, namespace) != text  # an earlier membership there has ended meanwhile
-        if lost or (member and before != text):
+        text = None if info is None else self._check_info(info)
+        recovered = await self._claim(namespace, id, on_conflict, timeout, wish, text)
+        if text is not None and info_in(self, namespace) != text:  # it was a member before
             set_info(self, namespace, text)
             await self._services.inform(self, namespace, timeout)
         return recovered
@@ -104,9 +92,10 @@ class Joining(ConnectionState):
         on_conflict: str | None,
         timeout: float | None,
         wish: Wish,
+        info: str | None,
     ) -> bool | None:
         """Claim the membership; undo that if the identity has changed or expired meanwhile."""
-        recovered = await self._services.join(self, namespace, id, on_conflict, timeout, wish)
+        recovered = await self._services.join(self, namespace, id, on_conflict, timeout, wish, info)
         if self._grant is not None:
             try:
                 self._grant.check_join(namespace)

@@ -18,6 +18,7 @@ from cluster_pool.local.connection import Connection
 from cluster_pool.local.membership import Departure, JoinedMembership, Membership
 from cluster_pool.local.outbox import kick
 from cluster_pool.local.persons import Persons
+from cluster_pool.local.profiles import set_info
 from cluster_pool.local.protocol import EmptyCallback
 from cluster_pool.local.table import ConnectionTable
 
@@ -79,6 +80,7 @@ class LocalMemberships:
         on_conflict: str | None,
         timeout: float | None,
         wish: Wish = NO_WISH,
+        info: str | None = None,
     ) -> None:
         """Make a connection a member of one more namespace; see :meth:`.Connection.join`."""
         id = connection.id if id is None else check_id(id)
@@ -91,6 +93,7 @@ class LocalMemberships:
             takeover = takeover and (holder is None or holder.connection.user == connection.user)
         rival = await self._rival(joined, takeover)
         if not self.table.check_join(joined):  # else another task has joined it meanwhile
+            set_info(connection, joined.namespace, info)
             self._enter(joined, rival, takeover)
 
     async def _rival(

@@ -122,9 +122,14 @@ class ConnectionServices(Protocol):
         on_conflict: str | None,
         timeout: float | None,
         wish: Wish,
+        info: str | None,
         /,
     ) -> Awaitable[bool | None]:
-        """Make a connection a member of one more namespace; see :meth:`.Connection.join`."""
+        """Make a connection a member of one more namespace; see :meth:`.Connection.join`.
+
+        Its info there, as JSON text, is told by its claim; it stays as it is for one that is a
+        member already.
+        """
 
     def leave(
         self,

@@ -41,7 +41,8 @@ Cause = Literal["taken over", "removed"]
 
 
 Join = Callable[
-    [Connection, str, str | None, str | None, float | None, Wish], Awaitable[bool | None]
+    [Connection, str, str | None, str | None, float | None, Wish, str | None],
+    Awaitable[bool | None],
 ]
 Leave = Callable[[Connection, str, Callable[[], Any] | None, float | None], Awaitable[None]]
 Inform = Callable[[Connection, str, float | None], Awaitable[None]]

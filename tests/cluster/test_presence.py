@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cluster_pool import (
+    BackplaneUnavailableError,
     Connection,
     ConnectionClosedError,
     InvalidValueError,
@@ -21,7 +22,7 @@ from cluster_pool import (
 )
 from cluster_pool.cluster.public.directory import DirectoryCalls
 from cluster_pool.testing import FAST, FakeWebSocket
-from tests.clusters import Backend, Pool
+from tests.clusters import PATIENT, Backend, Pool
 from tests.servers import RedisServer
 from tests.support import async_test, eventually
 from tools.harness.internals import is_whole
@@ -423,3 +424,52 @@ async def test_a_presence_whose_pool_stops_ends_with_an_error(backend: Backend) 
         await one.stop()
         with pytest.raises(Exception, match="stopped"):
             await waits
+
+
+@pytest.mark.real
+@async_test
+async def test_an_info_of_a_join_that_fails_is_told_by_no_other_join(
+    own_server: RedisServer,
+) -> None:
+    """It waits for one without an info, whose claim is written meanwhile, and is cancelled."""
+    async with (
+        own_server.network() as proxy,
+        Pool(proxy.url, node_id="far", timing=PATIENT) as far,
+        Pool(own_server.url, node_id="near", timing=PATIENT) as near,
+    ):
+        alice = await join(far, "a")
+        proxy.delay = 0.2
+        joining = asyncio.create_task(alice.join("yard"))
+        await asyncio.sleep(0)
+        waits = asyncio.create_task(alice.join("yard", info=1))
+        members = far._parts.setup.keys.members("yard")
+        await eventually(lambda: ":1" in own_server.command("HLEN", members))
+        waits.cancel()
+        await joining
+        proxy.delay = 0
+        assert (await listed(near, "yard"))["a"].info is None
+
+
+@pytest.mark.real
+@async_test
+async def test_an_info_that_came_too_late_is_told_later(own_server: RedisServer) -> None:
+    """It is one of a thousand members, of which a comparison looks at a few; the link goes on."""
+    async with (
+        own_server.network() as proxy,
+        Pool(proxy.url, node_id="far", timing=FAST) as far,
+        Pool(own_server.url, node_id="near", timing=PATIENT) as near,
+    ):
+        await asyncio.gather(*[far.host("room", f"other {number}") for number in range(1000)])
+        alice = await join(far, "a", info="old")
+        proxy.hold(downwards=False)
+        for info in ("first", "new"):  # what the proxy reads at the moment goes on
+            with pytest.raises(BackplaneUnavailableError):
+                await alice.update_info(info, timeout=0.1)
+        await asyncio.sleep(0.3)
+        proxy.heal()
+
+        async def told() -> bool:
+            found = await near.locate("room", "a")
+            return found is not None and found.info == "new"
+
+        await eventually(told, 20)
