@@ -8,7 +8,7 @@ from redis.exceptions import ResponseError
 
 from cluster_pool.backplane.receiver import Receiver
 from cluster_pool.core.config import Limits
-from cluster_pool.core.envelope import ENVELOPE, broadcast
+from cluster_pool.core.envelope import ENVELOPE, broadcast, pack
 from cluster_pool.core.keys import Keys
 from cluster_pool.core.numbers import UNREADABLE, Counter, ServerChange
 from cluster_pool.exceptions import BackplaneUnavailableError
@@ -374,3 +374,53 @@ async def test_a_generation_that_ends_by_an_error_leaves_no_reading_behind() -> 
     with pytest.raises(BackplaneUnavailableError):
         await read(receiver, history)
     assert asyncio.all_tasks() == before
+
+
+@async_test
+async def test_what_comes_after_the_counter_is_heard_and_not_read() -> None:
+    """A page may have it already: two sockets have no common order."""
+    receiver = receiver_at(2)
+    receiver.resubscribed(CHANNEL, counter(4), SAME, 0)
+    history = History(*range(1, 8))
+    history.page = 10
+    await read(receiver, history)
+    assert texts(receiver) == [3, 4]
+    for position in (5, 6, 7):
+        receiver.hear(CHANNEL, envelope(position))
+    assert texts(receiver) == [5, 6, 7]
+    assert missed(receiver) is None
+
+
+def targeted(receiver: Receiver, number: int, *positions: int) -> bytes:
+    """An envelope for members of a start, the last item of which has a number there."""
+    head = f"{EPOCH} {number} {len(positions)} sender 1\n"
+    items = [["claim", [1, "room:7", "a", b"x" * 40], f"{EPOCH} {one}"] for one in positions]
+    return ENVELOPE + head.encode() + b"".join(map(pack, items))
+
+
+@async_test
+async def test_an_entry_of_which_a_part_was_dropped_is_read() -> None:
+    """It has messages for members of this start, which did not fit, and for others behind these."""
+    context = context_of(limits=Limits(inbox_bytes=1000, message_bytes=1000))
+    receiver, own = Receiver(context), context.identity.start_channel
+    receiver.begin(CHANNEL, counter(0))
+    receiver.begin(own, Counter(EPOCH, 0))
+    interrupt(receiver)
+    receiver.hear(CHANNEL, envelope(1, size=950))
+    receiver.hear(own, targeted(receiver, 2, 2, 3))
+    history = History(1, last=5)
+    recorded = ENVELOPE + f"{EPOCH} 5 4 sender 1 5\n".encode()
+    recorded += b"".join(pack(["a", "*", [1, "room:7", "a", b"x"]]) for _ in range(4))
+    script = history.script
+
+    async def both(call: Any) -> list[Any]:
+        reply = await script(call)
+        reply[-2].append([b"5-0", [b"t", b"5", b"i", recorded]])
+        return reply
+
+    history.script = both  # type: ignore[method-assign]
+    receiver.resubscribed(own, Counter(EPOCH, 2), SAME, 0)
+    receiver.resubscribed(CHANNEL, counter(1), SAME, 0)
+    await read(receiver, history)
+    found = [(heard.position, heard.targeted) for heard in iter(receiver.inbox.pop, None)]
+    assert found == [(1, False), (5, True)]
