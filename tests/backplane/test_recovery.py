@@ -377,7 +377,7 @@ async def test_a_generation_that_ends_by_an_error_leaves_no_reading_behind() -> 
 
 
 @async_test
-async def test_what_comes_after_the_counter_is_heard_and_not_read() -> None:
+async def test_messages_behind_the_counter_are_heard_and_not_read() -> None:
     """A page may have it already: two sockets have no common order."""
     receiver = receiver_at(2)
     receiver.resubscribed(CHANNEL, counter(4), SAME, 0)
